@@ -1,0 +1,56 @@
+"""Progress where the output is a file or a pipe: a line now and then, in place of a bar."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import lightning
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class PlainProgress(lightning.Callback):
+    """Prints a line every ten seconds with epoch, step, loss, speed and the time left, and one after validation."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._rows = 0
+        self._started = self._printed = time.monotonic()
+        self._first_batch = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._rows += len(batch["input_ids"]) * trainer.world_size
+        now = time.monotonic()
+        n_batches = trainer.num_training_batches
+        last = batch_idx + 1 == n_batches
+        if now - self._printed < _SECONDS_BETWEEN_LINES and not last:
+            return
+        self._printed = now
+        loop = trainer.fit_loop.epoch_loop
+        done = loop.total_batch_idx + 1 - self._first_batch
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs or '?'} step {batch_idx + 1}/{n_batches}"
+        line += "".join(
+            f" {name} {float(value):.4f}"
+            for name, value in trainer.progress_bar_metrics.items()
+            if name.startswith("train")
+        )
+        line += f" {self._rows / (now - self._started):.1f} reviews/s"
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            left = trainer.max_epochs * n_batches - (loop.total_batch_idx + 1)
+            line += f" about {timedelta(seconds=round((now - self._started) / max(done, 1) * left))} left"
+        print(line, flush=True)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            figures = {
+                k: float(v)
+                for k, v in trainer.callback_metrics.items()
+                if k in ("val/loss", "val/accuracy", "val/mlm_loss")
+            }
+            print(
+                f"epoch {trainer.current_epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()),
+                flush=True,
+            )

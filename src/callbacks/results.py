@@ -1,0 +1,48 @@
+"""The figures at the end: on the screen, and in a file that other programs read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from src.models.metrics import wilson_interval
+
+
+class Results(lightning.Callback):
+    """Writes `validate.json` or `test.json` into the run that the checkpoint belongs to, and prints the accuracy.
+
+    Args:
+        run: the directory of that run.
+        checkpoint: what was evaluated.
+    """
+
+    def __init__(self, run: Path, checkpoint: Path) -> None:
+        self.run = run
+        self.checkpoint = checkpoint
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._write(trainer, "val", self.run / "validate.json")
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._write(trainer, "test", self.run / "test.json")
+
+    def _write(self, trainer: lightning.Trainer, prefix: str, path: Path) -> None:
+        if not trainer.is_global_zero:
+            return
+        figures: dict[str, Any] = {
+            name.removeprefix(f"{prefix}/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(f"{prefix}/")
+        }
+        figures["n"] = n = int(figures["n"])
+        figures["checkpoint"] = os.path.relpath(self.checkpoint, self.run)
+        if "accuracy" in figures:
+            low, high = wilson_interval(round(figures["accuracy"] * n), n)
+            figures |= {"accuracy_low": low, "accuracy_high": high}
+            print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        os.replace(unfinished, path)
+        print(f"Written to {path}", flush=True)

@@ -1,0 +1,34 @@
+"""One row of the log a step, written before a checkpoint of that step can be saved."""
+
+from typing import Any
+
+import lightning
+
+
+class StepLog(lightning.Callback):
+    """Writes loss, accuracy, learning rate and gradient norm of each n-th step to the loggers.
+
+    Lightning writes what `self.log` was given only after `on_train_batch_end`, where checkpoints are saved: a run
+    that is killed after one and resumed from it has lost that step's row. This callback comes before those that save.
+    """
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_accumulate():
+            return
+        row: dict[str, float] = {}
+        last = loop.batch_progress.is_last_batch
+        if trainer.global_step % trainer.log_every_n_steps == 0 or last:
+            row |= pl_module.step_metrics() | {"epoch": trainer.current_epoch}
+        if last:
+            row |= {f"{name}_epoch": value for name, value in pl_module.epoch_metrics().items()}
+        if row:
+            for logger in trainer.loggers:
+                logger.log_metrics(row, trainer.global_step - 1)
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Brings to disk what was logged up to the checkpoint, so that a kill after it loses no row."""
+        for logger in trainer.loggers:
+            logger.save()
+            if isinstance(logger, lightning.pytorch.loggers.TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.flush()

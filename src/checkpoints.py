@@ -1,0 +1,84 @@
+"""Checkpoint files: written whole or not at all, read without running code."""
+
+import errno
+import os
+import pickle
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from src.errors import UserError, one_line
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, its tensors mapped from the file and not yet in memory.
+
+    Raises:
+        UserError: there is no such file, it is damaged or truncated, or it holds more than tensors and plain types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and "Unsupported" in str(error):
+            raise UserError(
+                f"{path} holds more than tensors and plain values, which could run code: it is not read"
+            ) from error
+        raise UserError(f"{path} is damaged, or no checkpoint: {one_line(error)[:200]}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} is damaged, or no checkpoint: {one_line(error)[:200]}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
+    return checkpoint
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, to the disk itself, then renames; so a kill or a full disk leaves the old file whole.
+
+    Lightning writes through a temporary file in $TMPDIR, which may be another filesystem, where the move to the
+    target is a copy, and does not fsync.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Raises UserError where the file cannot be written; the previous one is untouched then."""
+        target = Path(path)
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_unfinished(target)
+            with unfinished.open("wb") as stream:
+                torch.save(checkpoint, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(unfinished, target)
+            _sync_folder(target.parent)
+        except (OSError, RuntimeError) as error:
+            unfinished.unlink(missing_ok=True)
+            kept = f"; the previous {target.name} is intact" if target.exists() else ""
+            # torch's zip writer raises a RuntimeError over the OSError of the stream
+            cause = error if isinstance(error, OSError) else error.__context__
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+            reason = "no space left on the device" if full else one_line(cause or error)
+            raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads with `weights_only=True` whatever is asked for."""
+        return read_checkpoint(path)
+
+
+def _remove_unfinished(target: Path) -> None:
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,244 @@
+"""The command line of everything that needs a Trainer: fit, validate, test."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from src import runs
+from src.callbacks.graceful_stop import GracefulStop
+from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.progress import PlainProgress
+from src.callbacks.results import Results
+from src.callbacks.run_csv import RunCSVLogger
+from src.callbacks.step_log import StepLog
+from src.callbacks.throughput import Throughput
+from src.checkpoints import DurableCheckpointIO, read_checkpoint
+from src.command_line import Command, read_command
+from src.errors import Interrupted, UsageError, UserError, one_line, tell
+
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    # the seed experiment's, which are the Hugging Face Trainer's
+    "max_epochs": 3,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    # prepare_data has checked all rows already
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+
+class ReviewCLI(LightningCLI):
+    """LightningCLI with one directory a run, for all its loggers, and checkpoints that a run goes on from.
+
+    Args:
+        command: what was typed, with the checkpoint that it means.
+    """
+
+    def __init__(self, command: Command, **kwargs: Any) -> None:
+        self.command = command
+        super().__init__(
+            model_class=lightning.LightningModule,
+            datamodule_class=lightning.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_defaults=_TRAINER_DEFAULTS,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={name: {"allow_abbrev": False, "exit_on_error": False} for name in self.subcommands()}
+            | {"allow_abbrev": False, "exit_on_error": False},
+            args=command.args,
+            **kwargs,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, without `predict`: that needs no Trainer here."""
+        return {name: keys for name, keys in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.set_defaults(
+            {
+                "model": {"class_path": "src.models.classifier.BertClassifier"},
+                "data": {"class_path": "src.data.imdb.ImdbDataModule"},
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration as it was typed.
+
+        Lightning lets the checkpoint's hyper-parameters override flags and config files (lightning #21455).
+        """
+
+    def before_instantiate_classes(self) -> None:
+        if self.command.name != "fit":
+            # the run's config.yaml is the record of how it was trained
+            self.save_config_callback = None
+
+    def instantiate_classes(self) -> None:
+        """Tells the module what will be restored: Lightning itself knows only after the network is built."""
+        super().instantiate_classes()
+        self.model.checkpoint = self.command.checkpoint
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """A Trainer with this project's loggers and callbacks beside those that the user configured."""
+        config = self._get(self.config_init, "trainer", default={})
+        fit = self.command.name == "fit"
+        checkpoint = self.command.checkpoint
+        self.run = self._run_directory(config)
+        config["plugins"] = [*_as_list(config.get("plugins")), DurableCheckpointIO()]
+        config["use_distributed_sampler"] = False  # src.data.batches deals the rows
+        if config.get("logger") in (None, True):
+            config["logger"] = self._loggers(fit, checkpoint)
+        callbacks: list[Any] = _as_list(config.get("callbacks"))
+        if config.get("enable_progress_bar") is not False:
+            callbacks.append(RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress())
+            config["enable_progress_bar"] = sys.stdout.isatty()
+        if fit:
+            callbacks += self._fit_callbacks(callbacks)
+        elif checkpoint is not None:
+            callbacks.append(Results(self.run, checkpoint))
+        config["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_directory(self, config: Any) -> Path:
+        if self.command.checkpoint is not None:
+            return runs.run_of(self.command.checkpoint)
+        return runs.next_run(Path(config.get("default_root_dir") or ".").absolute())
+
+    def _loggers(self, fit: bool, checkpoint: Path | None) -> list[Any]:
+        place = {"save_dir": self.run.parent.parent, "name": self.run.parent.name, "version": self.run.name}
+        if not fit:
+            return [TensorBoardLogger(**place)]
+        step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else None
+        return [
+            TensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
+            RunCSVLogger(**place, resume_step=step),
+        ]
+
+    def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
+        """Those that log come before those that save, and the best checkpoint before the last, which records it."""
+        last = next((c for c in configured if isinstance(c, LastCheckpoint)), None)
+        added = [Throughput(), StepLog()]
+        if last is None:
+            last = LastCheckpoint()
+            added.append(last)
+        if not any(isinstance(c, ModelCheckpoint) for c in configured):
+            added.insert(
+                2,
+                ModelCheckpoint(
+                    dirpath=self.run / "checkpoints",
+                    filename="best",
+                    monitor=self.model.monitor,
+                    mode=self.model.monitor_mode,
+                    enable_version_counter=False,
+                    save_on_train_epoch_end=False,
+                ),
+            )
+        added.insert(2, GracefulStop(last))
+        return added
+
+    # ---- subcommands -----------------------------------------------------------------------------------------------
+
+    def after_fit(self) -> None:
+        """Says what came out, and what to type next."""
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+            return
+        best = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+        print()
+        if best is not None and best.best_model_score is not None:
+            print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
+            print(f"Best checkpoint: {_shown(best.best_model_path)}")
+            print(f"Test it:         python -m src test --ckpt_path {_shown(best.best_model_path)}")
+        print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    Args:
+        args: in place of `sys.argv[1:]`, so that tests run the real command line in their own process.
+    """
+    argv = sys.argv
+    try:
+        return _run(sys.argv[1:] if args is None else list(args))
+    except (UserError, Interrupted) as error:
+        return tell(error)
+    finally:
+        sys.argv = argv
+
+
+def _run(args: list[str]) -> int:
+    _hush()
+    command = read_command(args)
+    if command.finished:
+        print(
+            f"{_shown(str(command.checkpoint))}: this run is finished; raise --trainer.max_epochs to train it further"
+        )
+        return 0
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
+    # LightningCLI warns where it is given arguments and the process has some too
+    sys.argv = sys.argv[:1]
+    try:
+        ReviewCLI(command)
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        raise _as_user_error(error) from error
+    return 0
+
+
+def _as_user_error(error: Exception) -> Exception:
+    """A UserError for what the libraries refuse about the input or the surroundings; other errors are bugs."""
+    from jsonargparse import ArgumentError
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    if isinstance(error, ArgumentError):
+        return UsageError(one_line(error))
+    if isinstance(error, MisconfigurationException):
+        return UserError(one_line(error))
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({one_line(error)[:100]})")
+    return error
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")
+
+
+def _hush() -> None:
+    """Silences warnings that ask for nothing a user could do."""
+    for message in (
+        r".*does not have many workers.*",  # reading prepared rows is quicker than a process for it
+        r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+        r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, inside lightning
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    # fork after the tokenizer has used its threads (transformers #5486)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _shown(path: str) -> str:
+    """A path as the user would type it: relative where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path

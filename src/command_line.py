@@ -1,0 +1,116 @@
+"""What was typed, before LightningCLI sees it: the order of configs, and the run that a checkpoint belongs to."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from src import runs
+from src.errors import UsageError, UserError
+
+SUBCOMMANDS = ("fit", "validate", "test")
+
+
+@dataclass
+class Command:
+    """A command line with its parts found out.
+
+    Attributes:
+        name: fit, validate or test; empty for --help.
+        args: for LightningCLI.
+        checkpoint: the file that --ckpt_path means.
+        finished: the run to go on with has come to its end already.
+    """
+
+    name: str
+    args: list[str]
+    checkpoint: Path | None = field(default=None)
+    finished: bool = field(default=False)
+
+
+def read_command(args: list[str]) -> Command:
+    """Resolves `best` and `last`, and puts configs before flags, so that flags win wherever they were typed.
+
+    Without --config, the config.yaml of the checkpoint's run is taken.
+
+    Raises:
+        UsageError: the subcommand is missing or comes after --config.
+        UserError: there is no such checkpoint, or no config to be had.
+    """
+    name = next((arg for arg in args if not arg.startswith("-")), "")
+    if args and args[0].split("=")[0] in ("--config", "-c"):
+        raise UsageError("--config comes after the subcommand: python -m src fit --config configs/imdb.yaml")
+    if args and not args[0].startswith("-") and name not in SUBCOMMANDS:
+        known = ", ".join((*SUBCOMMANDS, "predict", "export"))
+        raise UsageError(f"there is no command {name!r}; the commands are {known}")
+    if not args or args[0].startswith("-") or {"--help", "-h"} & set(args):
+        return Command(name, args)
+
+    configs, rest = _split(args[1:], ("--config", "-c"))
+    checkpoints, rest = _split(rest, ("--ckpt_path",))
+    roots, _ = _split(rest, ("--trainer.default_root_dir",))
+    if any(flag.startswith("--print_config") for flag in rest):
+        return Command(name, [name, *_flags("--config", configs), *rest])
+    root = Path(roots[-1] if roots else _root_of(configs))
+    checkpoint, finished = None, False
+    if checkpoints and checkpoints[-1] != "null":
+        if name == "fit" and checkpoints[-1] == "last":
+            checkpoint, finished = runs.find_interrupted(root)
+            finished = finished and not any(flag.startswith("--trainer.max_") for flag in rest)
+        else:
+            checkpoint = runs.find_checkpoint(checkpoints[-1], root)
+        rest += ["--ckpt_path", str(checkpoint)]
+        if not configs:
+            configs = [_run_config(checkpoint)]
+    elif name != "fit":
+        raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
+    return Command(name, [name, *_flags("--config", configs), *rest], checkpoint, finished)
+
+
+def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The values of the options `names`, and the other arguments."""
+    values, rest = [], []
+    following = iter(args)
+    for arg in following:
+        name, equals, value = arg.partition("=")
+        if name not in names:
+            rest.append(arg)
+        elif equals:
+            values.append(value)
+        else:
+            try:
+                values.append(next(following))
+            except StopIteration:
+                raise UsageError(f"{name} needs a value") from None
+    return values, rest
+
+
+def _flags(name: str, values: list[str]) -> list[str]:
+    return [part for value in values for part in (name, value)]
+
+
+def _root_of(configs: list[str]) -> str:
+    """The directory that holds lightning_logs, as the configs say it."""
+    root = "."
+    for config in configs:
+        try:
+            content = yaml.safe_load(Path(config).read_text())
+        except (OSError, yaml.YAMLError):
+            continue  # the parser will say what is wrong with it
+        if isinstance(content, dict) and isinstance(trainer := content.get("trainer"), dict):
+            root = trainer.get("default_root_dir") or root
+    return root
+
+
+def _run_config(checkpoint: Path) -> str:
+    """The config.yaml of the checkpoint's run, without the ckpt_path that it was itself begun with."""
+    path = runs.run_of(checkpoint) / runs.CONFIG
+    if not path.is_file():
+        raise UserError(f"{checkpoint} lies in no run's directory ({path} is missing): give its --config")
+    content = yaml.safe_load(path.read_text())
+    for key in ("ckpt_path", "weights_only"):
+        content.pop(key, None)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as stream:
+        yaml.safe_dump(content, stream)
+    return stream.name

@@ -1,0 +1,1 @@
+"""From where reviews lie to the batches a model reads: source → subset → tokens → batches."""

