@@ -1,5 +1,6 @@
 """The command line of everything that needs a Trainer: fit, validate, test."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import lightning
 import torch
+import transformers
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,9 +24,10 @@ from src.callbacks.progress import PlainProgress
 from src.callbacks.results import Results
 from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
+from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
-from src.command_line import Command, read_command
+from src.command_line import Command, read_command, refusal
 from src.errors import Interrupted, UsageError, UserError, one_line, tell
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -130,13 +133,14 @@ class ReviewCLI(LightningCLI):
     def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
         """Those that log come before those that save, and the best checkpoint before the last, which records it."""
         last = next((c for c in configured if isinstance(c, LastCheckpoint)), None)
-        added = [Throughput(), StepLog()]
+        throughput = Throughput()
+        added: list[Any] = [Summary(), throughput, StepLog(throughput)]
         if last is None:
             last = LastCheckpoint()
             added.append(last)
         if not any(isinstance(c, ModelCheckpoint) for c in configured):
             added.insert(
-                2,
+                3,
                 ModelCheckpoint(
                     dirpath=self.run / "checkpoints",
                     filename="best",
@@ -146,7 +150,7 @@ class ReviewCLI(LightningCLI):
                     save_on_train_epoch_end=False,
                 ),
             )
-        added.insert(2, GracefulStop(last))
+        added.insert(3, GracefulStop(last))
         return added
 
     # ---- subcommands -----------------------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ def _as_user_error(error: Exception) -> Exception:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     if isinstance(error, ArgumentError):
-        return UsageError(one_line(error))
+        return UsageError(refusal(error))
     if isinstance(error, MisconfigurationException):
         return UserError(one_line(error))
     if isinstance(error, OSError) and error.errno is not None:
@@ -221,10 +225,15 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _hush() -> None:
-    """Silences warnings that ask for nothing a user could do."""
+    """Silences messages that ask for nothing a user could do; the run's own lines say what it does."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     for message in (
         r".*does not have many workers.*",  # reading prepared rows is quicker than a process for it
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+        r".*smaller than the logging interval.*",  # the last step of an epoch is always logged
+        r".*callbacks used to create the checkpoint need to be provided.*",  # those of fit, when testing
         r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, inside lightning
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -8,9 +8,9 @@ import torch
 
 
 class Throughput(lightning.Callback):
-    """Logs `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
+    """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
 
-    Over the steps since the last row of the log. padding_waste is the share of computed tokens that are padding.
+    Over the steps since the last row of the log, in which `StepLog` writes them. padding_waste is the share of computed tokens that are padding.
     share_of_gemm (on a CPU only) is the floating-point operations that the real tokens need, a second, over the
     rate of an fp32 matrix product measured at the start of the run.
     """
@@ -42,8 +42,11 @@ class Throughput(lightning.Callback):
         self.computed += batch["attention_mask"].numel()
         if self._gemm_rate:
             self.flops += training_flops(pl_module.model.config, lengths)
-        if trainer.fit_loop.epoch_loop._should_accumulate() or not self._due(trainer):
-            return
+
+    def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
+        """The figures since the last call."""
+        if not self._busy:
+            return {}
         row = {
             "train/reviews_per_s": self.rows * trainer.world_size / self._busy,
             "train/tokens_per_s": self.tokens * trainer.world_size / self._busy,
@@ -51,13 +54,8 @@ class Throughput(lightning.Callback):
         }
         if self._gemm_rate:
             row["train/share_of_gemm"] = self.flops / self._busy / self._gemm_rate
-        for logger in trainer.loggers:
-            logger.log_metrics(row, trainer.global_step - 1)
         self._reset()
-
-    def _due(self, trainer: lightning.Trainer) -> bool:
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        return bool(last or trainer.global_step % trainer.log_every_n_steps == 0)
+        return row
 
 
 def training_flops(config: Any, lengths: torch.Tensor) -> float:

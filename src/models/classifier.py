@@ -240,11 +240,11 @@ class BertClassifier(lightning.LightningModule):
         self.eval_metrics["loss"].reset()
         self.eval_metrics["all"].reset()
         self.confusion_matrix = confusion.cpu()
-        scalars = {"loss": loss, **results, "n": confusion.sum().float()}
+        scalars = {"loss": loss, **results, "n": confusion.sum()}
         shown = {"loss", "accuracy"}
         for name, value in scalars.items():
             # computed over all ranks already
-            self.log(f"{prefix}/{name}", value, prog_bar=name in shown, logger=name != "n", rank_zero_only=False)
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in shown, logger=name != "n", rank_zero_only=False)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,170 @@
+"""Labelled reviews, prepared: which rows and columns, checked, tokenised, on disk."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from src.data.cache import cache_key, prepare_once
+from src.data.labels import label_ids, label_names
+from src.data.sources import Source
+from src.data.subsets import Rows, choose_rows
+from src.data.tokens import Encoder, check_texts
+from src.errors import UserError
+
+LABELS_FILE = "labels.json"
+USES = {"train": "training", "val": "validation", "test": "testing"}
+
+_TOKENIZED_AT_ONCE = 1000  # rows: what `datasets.map` takes by default
+_FEATURES = datasets.Features(
+    {
+        "input_ids": datasets.List(datasets.Value("int32")),
+        "length": datasets.Value("int32"),
+        "label": datasets.Value("int64"),
+        "row": datasets.Value("int64"),
+        "text": datasets.Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows and columns of a source are meant; the options of `ImdbDataModule` say what each is."""
+
+    where: dict[str, int | str] | None
+    text_column: str
+    label_column: str
+    train_size: int | None
+    val_size: int | None
+    test_size: int | None
+    subset_seed: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared reviews on disk.
+
+    Attributes:
+        key: changes with the source's content, the selection, the tokenizer and the encoding.
+        folder: has a data set for each of "train", "val" and "test", and the labels' names.
+        found: it was there already.
+    """
+
+    key: str
+    folder: Path
+    found: bool
+
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of their numbers."""
+        names: list[str] = json.loads((self.folder / LABELS_FILE).read_text())
+        return names
+
+    def rows(self, name: str) -> datasets.Dataset:
+        """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number in the source."""
+        return datasets.load_from_disk(str(self.folder / name))
+
+
+def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Prepared:
+    """Finds the prepared reviews, or makes them.
+
+    Raises:
+        UserError: the source cannot be read, or its content will not do; the text says what and where.
+    """
+    key = cache_key(
+        {
+            "source": source.fingerprint,
+            "selection": asdict(selection),
+            "tokenizer": encoder.tokenizer.backend_tokenizer.to_str(),
+            "max_length": encoder.max_length,
+            "truncation": encoder.truncation,
+        }
+    )
+
+    def build(folder: Path) -> None:
+        splits = _labelled_splits(source, selection)
+        names = label_names(splits["train"], selection.label_column)
+        subsets = choose_rows(
+            {name: len(split) for name, split in splits.items()},
+            selection.train_size,
+            selection.val_size,
+            selection.test_size,
+            selection.subset_seed,
+        )
+        for name, rows in subsets.items():
+            labelled = _Subset(name, splits[rows.split], rows)
+            _tokenize(labelled, names, selection, encoder).save_to_disk(str(folder / name))
+        (folder / LABELS_FILE).write_text(json.dumps(names))
+
+    folder, found = prepare_once(key, build)
+    return Prepared(key, folder, found)
+
+
+@dataclass(frozen=True)
+class _Subset:
+    name: str
+    split: datasets.Dataset
+    rows: Rows
+
+
+def _labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
+    """The splits for training and testing, cut down to the rows and columns that are needed."""
+    splits: Mapping[str, datasets.Dataset] = source.read()
+    where = selection.where or {}
+    kept = {}
+    for name in ("train", "test"):
+        if name not in splits:
+            continue
+        split = splits[name]
+        for column in (selection.text_column, selection.label_column, *where):
+            if column not in split.column_names:
+                raise UserError(
+                    f"the data set {source.dataset!r} has no column {column!r} "
+                    f"(its columns: {', '.join(split.column_names)})"
+                )
+        for column, value in where.items():
+            cells = np.asarray(split.data.column(column).to_pylist(), dtype=object)
+            split = split.select(np.flatnonzero(cells == value))
+            if not len(split):
+                raise UserError(f"no row of the split {name!r} has {column} = {value!r} (data.where)")
+        kept[name] = split.select_columns([selection.text_column, selection.label_column])
+    if "train" not in kept:
+        raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(splits)})")
+    return kept
+
+
+def _tokenize(subset: _Subset, names: list[str], selection: Selection, encoder: Encoder) -> datasets.Dataset:
+    chosen = subset.split.select(subset.rows.indices)
+    labels = label_ids(chosen, selection.label_column, names, USES[subset.name])
+    if subset.name == "train" and len(set(labels.tolist())) < 2:
+        raise UserError(
+            f"all {len(labels)} training rows have the label {names[labels[0]]!r}: there is nothing to learn; "
+            "raise data.train_size or change data.subset_seed"
+        )
+    column, rows = selection.text_column, subset.rows
+
+    def tokens(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        check_texts(batch[column], column, rows.indices[indices], rows.split)
+        ids = encoder.encode(batch[column])
+        return {
+            "input_ids": ids,
+            "length": [len(row) for row in ids],
+            "label": labels[indices].tolist(),
+            "row": rows.indices[indices].tolist(),
+            "text": batch[column],
+        }
+
+    return chosen.map(
+        tokens,
+        batched=True,
+        batch_size=_TOKENIZED_AT_ONCE,
+        with_indices=True,
+        remove_columns=chosen.column_names,
+        features=_FEATURES,
+        # our own cache follows; hashing the tokenizer for that of `datasets` would be work for nothing
+        load_from_cache_file=False,
+        desc=f"Tokenising for {USES[subset.name]}",
+    )

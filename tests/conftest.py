@@ -1,0 +1,121 @@
+"""Shared fixtures: a tiny real BERT and small files of reviews, on disk, read by the real code."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# before `datasets` is imported: nothing is fetched, and nothing is left in the user's own cache
+_CACHE = tempfile.TemporaryDirectory(prefix="bert-imdb-tests-")
+os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1", MPLBACKEND="Agg")
+
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import BertConfig, BertForPreTraining, BertTokenizerFast  # noqa: E402
+
+from tests.synthetic import WORDS, synthetic_reviews  # noqa: E402
+
+SHARED_IMDB = Path(__file__).parents[2] / "shared" / "imdb"
+"""Real reviews in the Hub's layout, where a developer has them; tests that read them skip elsewhere."""
+
+
+@pytest.fixture(autouse=True)
+def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test runs in a folder of its own, and without what an earlier run left in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("PL_", "SLURM_", "MASTER_")) or name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RANK"):
+            monkeypatch.delenv(name)
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers, hidden size 32, at most 128 tokens, with both pre-training heads, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", "<", ">", "/", "br", *WORDS]
+    vocabulary += [chr(c) for c in range(ord("a"), ord("z") + 1)] + [
+        f"##{chr(c)}" for c in range(ord("a"), ord("z") + 1)
+    ]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertForPreTraining(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 short reviews of two classes, columns text and label (neg, pos)."""
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    synthetic_reviews(240).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_options(tiny_bert: Path, reviews_csv: Path) -> list[str]:
+    """Options that put the tiny model and the small file in place of the real ones, in any command line."""
+    return [
+        f"--model.model_name_or_path={tiny_bert}",
+        f"--data.dataset={reviews_csv}",
+        "--data.train_size=48",
+        "--data.val_size=24",
+        "--data.test_size=24",
+        "--data.max_length=64",
+        "--trainer.accelerator=cpu",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str]) -> Path:
+    """The best.ckpt of a run of the real command with the tiny model, which learns its synthetic reviews."""
+    from src.cli import main
+
+    root = tmp_path_factory.mktemp("run")
+    options = [
+        "--trainer.max_epochs=6",
+        "--data.train_size=160",
+        "--model.learning_rate=3e-3",
+        f"--trainer.default_root_dir={root}",
+    ]
+    assert main(["fit", *tiny_options, *options]) == 0
+    return root / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `python -m src ARGS` in this process: exit status, stdout, stderr."""
+    from src.__main__ import main
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main(list(args))
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def write_reviews(path: Path, frame: pd.DataFrame) -> Path:
+    """Writes a table in the format that the file's suffix names."""
+    writers = {".csv": frame.to_csv, ".parquet": frame.to_parquet}
+    if path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        writers[path.suffix](path, index=False)
+    return path

@@ -1,0 +1,46 @@
+"""The main job from the command line to its files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_fit_then_test_writes_one_run_directory(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
+    status, out, _ = run_cli("fit", *tiny_options, "--trainer.max_epochs=2")
+    assert status == 0
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert {"config.yaml", "metrics.csv", "checkpoints"} <= {path.name for path in run.iterdir()}
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert "Best validation accuracy: " in out
+    assert "python -m src test --ckpt_path lightning_logs/version_0/checkpoints/best.ckpt" in out
+
+    before = {path.name: path.read_bytes() for path in (run / "config.yaml", run / "metrics.csv")}
+    status, out, _ = run_cli("test", "--ckpt_path", "best")
+    assert status == 0
+    figures = json.loads((run / "test.json").read_text())
+    assert figures["n"] == 24
+    assert f"Accuracy: {figures['accuracy']:.4f} (95% CI {figures['accuracy_low']:.4f}" in out
+    assert {"loss", "f1", "auroc", "mcc", "ece"} <= figures.keys()
+    assert before == {path.name: path.read_bytes() for path in (run / "config.yaml", run / "metrics.csv")}
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+
+
+def test_log_has_a_row_for_each_epoch(tiny_checkpoint: Path) -> None:
+    log = pd.read_csv(tiny_checkpoint.parents[1] / "metrics.csv")
+    names = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "train/grad_norm"}
+    assert names | {"train/reviews_per_s", "train/padding_waste"} <= set(log.columns)
+    assert len(log["val/accuracy"].dropna()) == 6
+    assert log["val/accuracy"].max() > 0.9  # it learns
+    assert log["lr"].dropna().is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("size", [240, 193])
+def test_more_rows_than_there_are_is_one_line(run_cli: Run, tiny_options: list[str], size: int) -> None:
+    status, _, err = run_cli("fit", *tiny_options, f"--data.train_size={size}")
+    assert status == 1
+    assert err.strip().splitlines()[-1].startswith(f"error: data.train_size is {size}, but only 192 ")
