@@ -1,5 +1,6 @@
 """Rows to batches: which rows make up each step on each rank, and how they are padded."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class TrainBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, lengths: np.ndarray, batch_size: int, seed: int, group_by_length: bool, rank: int, world_size: int
+        self, lengths: np.ndarray, *, batch_size: int, seed: int, group_by_length: bool, rank: int, world_size: int
     ) -> None:
         self.lengths = lengths
         self.rows_per_step = batch_size * world_size
@@ -79,10 +80,10 @@ class TrainBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         """Steps of a whole epoch, wherever it is begun."""
         if not self.group_by_length:
-            return -(-len(self.lengths) // self.rows_per_step)
+            return math.ceil(len(self.lengths) / self.rows_per_step)
         chunk = self.rows_per_step * _BATCHES_A_CHUNK
         whole, rest = divmod(len(self.lengths), chunk)
-        return whole * _BATCHES_A_CHUNK + -(-rest // self.rows_per_step)
+        return whole * _BATCHES_A_CHUNK + math.ceil(rest / self.rows_per_step)
 
 
 class EvalBatches(Sampler[list[int]]):

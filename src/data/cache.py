@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -53,7 +52,7 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
             try:
                 unfinished.mkdir()
                 build(unfinished)
-                os.rename(unfinished, folder)
+                unfinished.rename(folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:

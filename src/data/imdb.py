@@ -86,8 +86,8 @@ class ImdbDataModule(PreparedDataModule):
                 raise UserError(f"there are no rows to {stage} on: data.{name}_size is 0")
 
     def _prepare(self) -> Prepared:
-        h = self.hparams
-        check_length(h.max_length, self.module.longest_input(), str(self.module.hparams.model_name_or_path))
+        h: Any = self.hparams
+        check_length(h.max_length, self.module.longest_input(), self.module.hparams["model_name_or_path"])
         self.encoder = Encoder(self.module.load_tokenizer(), h.max_length, h.truncation)
         source = find_source(h.dataset, h.revision, cache_dir())
         return prepare_reviews(
@@ -99,7 +99,7 @@ class ImdbDataModule(PreparedDataModule):
         pad_token_id = self.encoder.tokenizer.pad_token_id
         if pad_token_id is None:
             raise UserError("the tokenizer has no padding token, so reviews cannot be put into batches")
-        return Collator(pad_token_id, self.hparams.padding, self.hparams.max_length)
+        return Collator(pad_token_id, self.hparams["padding"], self.hparams["max_length"])
 
 
 _ROWS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}

@@ -75,7 +75,7 @@ class PreparedDataModule(lightning.LightningDataModule):
         )
 
         def position() -> tuple[int, int]:
-            loop = trainer.fit_loop
+            loop: Any = trainer.fit_loop
             return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
 
         return TrainLoader(batch_sampler=sampler, position=position, **self._loader_options("train"))

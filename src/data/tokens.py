@@ -54,7 +54,7 @@ class Encoder:
 
 
 def cut(body: list[int], room: int, truncation: Truncation) -> list[int]:
-    """At most `room` of the tokens `body`: the first, the last, or a quarter from the start and the rest from the end."""
+    """At most `room` of the tokens `body`: the first, the last, or a quarter from the start, the rest from the end."""
     if len(body) <= room:
         return body
     if truncation == "head":

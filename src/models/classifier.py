@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -64,9 +64,10 @@ class BertClassifier(lightning.LightningModule):
         self.model: PreTrainedModel | None = None
         self.checkpoint: Path | None = None
         """What will be restored, if anything: then the network is built as it says, without the pretrained weights."""
-        self.step_means: nn.ModuleDict
-        self.epoch_means: nn.ModuleDict
-        self.eval_metrics: nn.ModuleDict
+        self.step_means: MetricCollection
+        self.epoch_means: MetricCollection
+        self.eval_loss: MeanMetric
+        self.eval_metrics: MetricCollection
         self.last_step: dict[str, Any] = {}
 
     monitor = "val/accuracy"
@@ -79,13 +80,13 @@ class BertClassifier(lightning.LightningModule):
     @property
     def seed(self) -> int:
         """Of the order of training rows and of dropout: the one that `seed_everything` was given."""
-        return int(os.environ.get("PL_GLOBAL_SEED", 42))
+        return int(os.environ.get("PL_GLOBAL_SEED", "42"))
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that the weights belong to; of a checkpoint, the one it was trained with."""
         if archive := self._archive():
             return restore_tokenizer(archive["tokenizer"])
-        return pretrained.load_tokenizer(self.hparams.model_name_or_path)
+        return pretrained.load_tokenizer(self.hparams["model_name_or_path"])
 
     def longest_input(self) -> int | None:
         """The most tokens that the network takes, None if it sets no limit."""
@@ -98,7 +99,7 @@ class BertClassifier(lightning.LightningModule):
     def _config(self) -> Any:
         if archive := self._archive():
             return AutoConfig.for_model(**archive["config"])
-        return pretrained.load_config(self.hparams.model_name_or_path)
+        return pretrained.load_config(self.hparams["model_name_or_path"])
 
     def _archive(self) -> dict[str, Any] | None:
         """What the checkpoint that is about to be restored says of its model, None when training starts afresh."""
@@ -135,20 +136,22 @@ class BertClassifier(lightning.LightningModule):
             config = AutoConfig.for_model(**(archive["config"] | changes))
             self.model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
-            config = pretrained.load_config(self.hparams.model_name_or_path, **changes)
+            config = pretrained.load_config(self.hparams["model_name_or_path"], **changes)
             self.model = pretrained.load_weights(
-                AutoModelForSequenceClassification, self.hparams.model_name_or_path, config
+                AutoModelForSequenceClassification, self.hparams["model_name_or_path"], config
             )
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
         self.step_means = _training_means(len(names))
         self.epoch_means = _training_means(len(names))
-        self.eval_metrics = nn.ModuleDict({"loss": MeanMetric(), "all": classification_metrics(len(names))})
+        self.eval_loss = MeanMetric()
+        self.eval_metrics = classification_metrics(len(names))
 
     def configure_optimizers(self) -> Any:
         """AdamW and a schedule over the exact number of steps that the run will take."""
-        h, trainer = self.hparams, self.trainer
+        h: Any = self.hparams
+        trainer = self.trainer
         assert self.model is not None
         n_steps = total_steps(
             len(trainer.datamodule.train_dataloader()),  # type: ignore[attr-defined]
@@ -185,9 +188,10 @@ class BertClassifier(lightning.LightningModule):
             metrics["accuracy"].update(logits.detach(), batch["labels"])
         self.log("train/loss", losses.detach().sum() / real.sum().clamp(min=1), prog_bar=True, logger=False)
         world_size = self.trainer.world_size
-        n_all = self.all_gather(real.sum()).sum() if world_size > 1 else real.sum()
+        counts: Any = self.all_gather(real.sum()) if world_size > 1 else real.sum()
         # DDP averages the ranks' gradients, but ranks may differ in rows: times world_size, over all rows
-        return losses.sum() * world_size / n_all
+        loss: torch.Tensor = losses.sum() * world_size / counts.sum()
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -220,12 +224,11 @@ class BertClassifier(lightning.LightningModule):
         """Adds a batch to the metrics of the test."""
         self._evaluate(batch)
 
-    def _evaluate(self, batch: Batch) -> torch.Tensor:
+    def _evaluate(self, batch: Batch) -> None:
         logits = self(batch["input_ids"], batch["attention_mask"])
         real = (batch["labels"] != MASKED_LABEL).float()
-        self.eval_metrics["loss"].update(_row_losses(logits, batch["labels"]), weight=real)
-        self.eval_metrics["all"].update(logits, batch["labels"])
-        return logits
+        self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
+        self.eval_metrics.update(logits, batch["labels"])
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
@@ -234,17 +237,16 @@ class BertClassifier(lightning.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, prefix: str) -> None:
-        results = self.eval_metrics["all"].compute()
+        results = self.eval_metrics.compute()
         confusion = results.pop("confusion_matrix")
-        loss = self.eval_metrics["loss"].compute()
-        self.eval_metrics["loss"].reset()
-        self.eval_metrics["all"].reset()
+        loss = self.eval_loss.compute()
+        self.eval_loss.reset()
+        self.eval_metrics.reset()
         self.confusion_matrix = confusion.cpu()
         scalars = {"loss": loss, **results, "n": confusion.sum()}
-        shown = {"loss", "accuracy"}
         for name, value in scalars.items():
             # computed over all ranks already
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in shown, logger=name != "n", rank_zero_only=False)
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=name != "n")
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -284,12 +286,12 @@ def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(logits, labels, ignore_index=MASKED_LABEL, reduction="none")
 
 
-def _training_means(num_labels: int) -> nn.ModuleDict:
+def _training_means(num_labels: int) -> MetricCollection:
     accuracy = MulticlassAccuracy(num_labels, average="micro", ignore_index=MASKED_LABEL, validate_args=False)
-    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": accuracy})
+    return MetricCollection({"loss": MeanMetric(), "accuracy": accuracy}, compute_groups=False)
 
 
-def _compute_and_reset(metrics: nn.ModuleDict) -> dict[str, float]:
+def _compute_and_reset(metrics: MetricCollection) -> dict[str, float]:
     values = {f"train/{name}": float(metric.compute()) for name, metric in metrics.items()}
     for metric in metrics.values():
         metric.reset()

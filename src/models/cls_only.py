@@ -2,7 +2,8 @@
 
 import torch
 from torch import nn
-from transformers.models.bert.modeling_bert import ALL_ATTENTION_FUNCTIONS, BertLayer, eager_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import BertLayer, eager_attention_forward
 
 
 class ClsOnlyBertLayer(BertLayer):
@@ -37,7 +38,8 @@ class ClsOnlyBertLayer(BertLayer):
             scaling=attention.scaling,
         )
         context = context.reshape(*cls.shape[:-1], -1)
-        return self.feed_forward_chunk(self.attention.output(context, cls))
+        output: torch.Tensor = self.feed_forward_chunk(self.attention.output(context, cls))
+        return output
 
 
 def compute_last_layer_at_cls_only(classifier: nn.Module) -> bool:

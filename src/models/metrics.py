@@ -1,6 +1,7 @@
 """What is measured of a classifier."""
 
 import math
+from typing import Any
 
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -21,7 +22,7 @@ def classification_metrics(num_labels: int) -> MetricCollection:
     `accuracy` is the share of rows that are right (micro); `f1` and `auroc` are the mean over the classes (macro),
     `ece` the expected calibration error over 15 bins (Guo et al. 2017). Masked rows count in none.
     """
-    kind = {"num_classes": num_labels, "ignore_index": MASKED_LABEL, "validate_args": False}
+    kind: dict[str, Any] = {"num_classes": num_labels, "ignore_index": MASKED_LABEL, "validate_args": False}
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(average="micro", **kind),

@@ -20,7 +20,8 @@ _SHA256 = {
 
 def load_config(name: str, **changes: Any) -> PretrainedConfig:
     """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
-    return _load(AutoConfig, name, "a model", **changes)
+    config: PretrainedConfig = _load(AutoConfig, name, "a model", **changes)
+    return config
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -44,7 +45,10 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTra
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        return _load(auto_class, name, "weights", config=config, dtype=torch.float32, use_safetensors=True)
+        model: PreTrainedModel = _load(
+            auto_class, name, "weights", config=config, dtype=torch.float32, use_safetensors=True
+        )
+        return model
     finally:
         logging.set_verbosity(verbosity)
 
