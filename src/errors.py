@@ -1,5 +1,6 @@
 """What a person did not mean to happen, and how it is told: one line on stderr and an exit status."""
 
+import errno
 import os
 import sys
 import traceback
@@ -25,6 +26,17 @@ class Interrupted(BaseException):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether `error` came of a disk, a quota or a limit on file sizes that is used up, wrapped as it may be."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def one_line(text: object) -> str:

@@ -1,6 +1,5 @@
 """Prepared data on disk: written once under a key of its own, found again by every later run and every rank."""
 
-import errno
 import hashlib
 import json
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 import datasets
 from filelock import FileLock
 
-from src.errors import UserError
+from src.errors import UserError, disk_is_full
 
 _FORMAT = 1  # raised when the layout or the meaning of prepared data changes
 
@@ -48,6 +47,8 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
         with FileLock(folder.with_suffix(".lock")):
             if folder.is_dir():
                 return folder, True
+            for leftover in folder.parent.glob(f"{key}.*.tmp"):  # of a build that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             unfinished = folder.with_name(f"{key}.{uuid.uuid4().hex[:8]}.tmp")
             try:
                 unfinished.mkdir()
@@ -56,7 +57,7 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if disk_is_full(error):
             raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error
         raise UserError(f"prepared data cannot be written to {folder.parent}: {error.strerror or error}") from error
     return folder, False

@@ -96,7 +96,9 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> P
         )
         for name, rows in subsets.items():
             labelled = _Subset(name, splits[rows.split], rows)
-            _tokenize(labelled, names, selection, encoder).save_to_disk(str(folder / name))
+            unfinished = folder / "tokens.arrow"
+            _tokenize(labelled, names, selection, encoder, unfinished).save_to_disk(str(folder / name))
+            unfinished.unlink(missing_ok=True)
         (folder / LABELS_FILE).write_text(json.dumps(names))
 
     folder, found = prepare_once(key, build)
@@ -136,7 +138,10 @@ def _labelled_splits(source: Source, selection: Selection) -> dict[str, datasets
     return kept
 
 
-def _tokenize(subset: _Subset, names: list[str], selection: Selection, encoder: Encoder) -> datasets.Dataset:
+def _tokenize(
+    subset: _Subset, names: list[str], selection: Selection, encoder: Encoder, file: Path
+) -> datasets.Dataset:
+    """The rows of the subset with their tokens, on disk in `file`."""
     chosen = subset.split.select(subset.rows.indices)
     labels = label_ids(chosen, selection.label_column, names, USES[subset.name])
     if subset.name == "train" and len(set(labels.tolist())) < 2:
@@ -145,9 +150,10 @@ def _tokenize(subset: _Subset, names: list[str], selection: Selection, encoder: 
             "raise data.train_size or change data.subset_seed"
         )
     column, rows = selection.text_column, subset.rows
+    texts = (text for batch in chosen.select_columns([column]).iter(_TOKENIZED_AT_ONCE) for text in batch[column])
+    check_texts(texts, column, rows.indices, rows.split)
 
     def tokens(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        check_texts(batch[column], column, rows.indices[indices], rows.split)
         ids = encoder.encode(batch[column])
         return {
             "input_ids": ids,
@@ -164,7 +170,8 @@ def _tokenize(subset: _Subset, names: list[str], selection: Selection, encoder: 
         with_indices=True,
         remove_columns=chosen.column_names,
         features=_FEATURES,
-        # our own cache follows; hashing the tokenizer for that of `datasets` would be work for nothing
+        # in our own cache: that of `datasets` would keep a second copy, under a key that changes with every run
         load_from_cache_file=False,
+        cache_file_name=str(file),
         desc=f"Tokenising for {USES[subset.name]}",
     )

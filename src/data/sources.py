@@ -9,7 +9,7 @@ import datasets
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from src.errors import UserError, one_line
+from src.errors import UserError, disk_is_full, one_line
 from src.locations import DATA_SUFFIXES, locate
 
 OFFLINE_HINT = (
@@ -51,11 +51,10 @@ class Source:
                 loaded = datasets.load_from_disk(str(self.path))
             else:
                 loaded = datasets.load_dataset(str(self.path))
-        except OSError as error:
-            if getattr(error, "errno", None) == 28:
-                raise UserError(f"no space left on the device while reading {self.dataset!r}") from error
-            raise UserError(_unreadable(self.dataset, self.path, error)) from error
         except Exception as error:  # `datasets` wraps what its builders raise in classes of many kinds
+            if disk_is_full(error):
+                cache = datasets.config.HF_DATASETS_CACHE
+                raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
             raise UserError(_unreadable(self.dataset, self.path, error)) from error
         return loaded
 

@@ -1,6 +1,6 @@
 """Text to token ids, cut to a length: the one definition that training, prediction and export share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,15 +77,19 @@ def check_length(max_length: int, longest: int | None, model: str) -> None:
         raise UserError(f"data.max_length is {max_length}, but {model} takes at most {longest} tokens")
 
 
-def check_texts(texts: Sequence[object], column: str, rows: np.ndarray, split: str) -> None:
+def check_texts(texts: Iterable[object], column: str, rows: np.ndarray, split: str) -> None:
     """Refuses texts that are missing, empty or no strings; `rows` are their numbers in the source's split.
 
     Raises:
         UserError: with the number of such rows, and the first of them by name.
     """
-    if any(not isinstance(text, str) and text is not None for text in texts[:1]):
-        raise UserError(f"the column {column!r} holds no text but {type(texts[0]).__name__}")
-    bad = [int(row) for row, text in zip(rows, texts, strict=True) if not isinstance(text, str) or not text.strip()]
+    bad = []
+    for row, text in zip(rows.tolist(), texts, strict=True):
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"the column {column!r} of the split {split!r} holds no text but {type(text).__name__}")
+        if text is None or not text.strip():
+            bad.append(row)
     if bad:
         named = ", ".join(map(str, sorted(bad)[:5])) + (", …" if len(bad) > 5 else "")
-        raise UserError(f"{len(bad)} rows of the split {split!r} have an empty or missing {column!r}: rows {named}")
+        some = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+        raise UserError(f"no text in the column {column!r} of {some} of the split {split!r}: {named}")

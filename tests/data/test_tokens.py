@@ -1,0 +1,108 @@
+"""Text to tokens: what is kept of a review that is too long, for BERT's kind of tokenizer and for RoBERTa's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from src.data.tokens import Encoder, Truncation, check_length, check_texts, cut
+from src.errors import UserError
+from tests.models.families import save_roberta_tokenizer
+from tests.synthetic import synthetic_reviews
+
+TEXTS = [
+    *synthetic_reviews(40)["text"],
+    "good",
+    "a <br /><br /> b",
+    "naïve café — “quoted” 🎬 日本",
+    " dull ",
+    "x" * 300,
+]
+
+
+@pytest.fixture(scope="module")
+def bert_tokenizer(tiny_bert: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def roberta_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(save_roberta_tokenizer(tmp_path_factory.mktemp("roberta")))
+
+
+@pytest.fixture(params=["bert", "roberta"])
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    return request.getfixturevalue(f"{request.param}_tokenizer")
+
+
+@pytest.mark.parametrize("max_length", [8, 9, 33, 128])
+def test_head_is_the_tokenizers_own_truncation(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    expected = tokenizer(TEXTS, truncation=True, max_length=max_length)["input_ids"]
+    assert Encoder(tokenizer, max_length, "head").encode(TEXTS) == expected
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
+def test_special_tokens_are_kept(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> None:
+    whole = tokenizer(TEXTS)["input_ids"]
+    for ids, uncut in zip(Encoder(tokenizer, 16, truncation).encode(TEXTS), whole, strict=True):
+        assert len(ids) == min(16, len(uncut))
+        assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+        body, uncut_body = ids[1:-1], uncut[1:-1]
+        if len(uncut) <= 16:
+            assert ids == uncut
+        elif truncation == "tail":
+            assert body == uncut_body[-14:]
+        elif truncation == "head_tail":
+            assert body == uncut_body[:4] + uncut_body[-10:]
+
+
+def test_head_tail_of_512_is_128_and_382() -> None:
+    kept = cut(list(range(1000)), 510, "head_tail")
+    assert kept == [*range(128), *range(1000 - 382, 1000)]
+
+
+@given(length=st.integers(0, 700), room=st.integers(1, 510), truncation=st.sampled_from(["head", "tail", "head_tail"]))
+def test_cut_keeps_as_much_as_there_is_room_for(length: int, room: int, truncation: Truncation) -> None:
+    body = list(range(length))
+    kept = cut(body, room, truncation)
+    assert len(kept) == min(length, room)
+    assert kept == sorted(set(kept)), "tokens repeated or out of order"
+    if length <= room:
+        assert kept == body
+
+
+def test_longer_than_the_tokenizer_allows_is_cut_without_a_warning(
+    bert_tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    Encoder(bert_tokenizer, 64, "tail").encode(["the film was good " * 100])
+    assert capsys.readouterr().err == ""
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("max_length", "longest", "words"),
+    [(7, 512, "data.max_length is 7; it must be at least 8"), (513, 512, "a-model takes at most 512 tokens")],
+)
+def test_lengths_that_will_not_do(max_length: int, longest: int, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_length(max_length, longest, "a-model")
+
+
+def test_any_length_will_do_where_the_model_sets_no_limit() -> None:
+    check_length(100_000, None, "a-model")
+
+
+def test_missing_texts_are_counted_and_named_by_row() -> None:
+    rows = np.array([70, 3, 99, 12, 5, 41, 8])
+    check_texts(["good"] * 7, "text", rows, "train")
+    with pytest.raises(UserError) as refused:
+        check_texts(["", None, "  ", "good", "\n", " \t", ""], "review", rows, "train")
+    assert str(refused.value) == ("no text in the column 'review' of 6 rows of the split 'train': 3, 5, 8, 41, 70, …")
+
+
+def test_texts_of_another_type_are_refused() -> None:
+    with pytest.raises(UserError, match="the column 'stars' of the split 'test' holds no text but int"):
+        check_texts([5, 4], "stars", np.arange(2), "test")
