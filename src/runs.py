@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from src.checkpoints import read_checkpoint
+from src.checkpoint_reading import read_checkpoint
 from src.errors import UserError
 
 LOGS = "lightning_logs"
