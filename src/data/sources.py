@@ -40,17 +40,19 @@ class Source:
         Raises:
             UserError: it cannot be fetched, or cannot be read as a data set.
         """
+        # `datasets` knows a local file by its path and time, and takes another one with the same for the same
+        own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
         try:
             if self.path is None:
                 loaded = datasets.load_dataset(self.dataset, revision=self.revision)
             elif self.path.is_file():
                 kind = DATA_SUFFIXES[self.path.suffix]
                 options = {"sep": "\t"} if self.path.suffix == ".tsv" else {}
-                loaded = datasets.load_dataset(kind, data_files=str(self.path), **options)
+                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=own_cache, **options)
             elif (self.path / "dataset_dict.json").exists():
                 loaded = datasets.load_from_disk(str(self.path))
             else:
-                loaded = datasets.load_dataset(str(self.path))
+                loaded = datasets.load_dataset(str(self.path), cache_dir=own_cache)
         except Exception as error:  # `datasets` wraps what its builders raise in classes of many kinds
             if disk_is_full(error):
                 cache = datasets.config.HF_DATASETS_CACHE

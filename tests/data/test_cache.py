@@ -1,0 +1,224 @@
+"""Prepared data on disk: found again by what it was made of, and never half-made."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import pytest
+from transformers import BertTokenizerFast
+
+from src.data import cache
+from src.data.cache import cache_dir, cache_key, prepare_once
+from src.errors import UserError
+from tests.conftest import write_reviews
+from tests.data.conftest import Attach
+from tests.synthetic import synthetic_reviews
+
+_ROOT = Path(__file__).parents[2]
+
+_BUILD_SLOWLY = """
+import sys, time
+from pathlib import Path
+from typing import Any
+from src.data.cache import prepare_once
+
+def build(folder):
+    for i in range(20):
+        (folder / f"part-{i}").write_text("whole")
+        Path(sys.argv[2]).touch()  # it has begun
+        time.sleep(float(sys.argv[3]))
+
+folder, found = prepare_once(sys.argv[1], build)
+print(len(list(folder.iterdir())), found)
+"""
+
+
+def _start(key: str, begun: Path, pause: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _BUILD_SLOWLY, key, str(begun), str(pause)]
+    return subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def _left_of(key: str) -> list[str]:
+    return sorted(path.name for path in cache_dir().glob(f"{key}*") if path.suffix != ".lock")
+
+
+@pytest.mark.slow
+def test_two_launches_at_once_build_once(tmp_path: Path) -> None:
+    key = cache_key({"test": str(tmp_path)})
+    launches = [_start(key, tmp_path / f"begun-{i}", 0.02) for i in range(2)]
+    answers = sorted(launch.communicate(timeout=60)[0].strip() for launch in launches)
+    assert answers == ["20 False", "20 True"]
+    assert _left_of(key) == [key]
+
+
+@pytest.mark.slow
+def test_killed_build_is_begun_again(tmp_path: Path) -> None:
+    key = cache_key({"test": str(tmp_path)})
+    launch = _start(key, tmp_path / "begun", 10)
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    launch.send_signal(signal.SIGKILL)
+    launch.communicate()
+    assert not (cache_dir() / key).exists(), "half-made data under the name of whole"
+
+    folder, found = prepare_once(key, lambda folder: (folder / "part").touch())
+    assert not found
+    assert [path.name for path in folder.iterdir()] == ["part"]
+    assert _left_of(key) == [key], "what the kill left is cleared away"
+
+
+def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    key = cache_key({"test": str(tmp_path)})
+
+    def build(folder: Path) -> None:
+        (folder / "part").touch()
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="^no$"):
+        prepare_once(key, build)
+    assert _left_of(key) == []
+
+
+def test_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match=r"cannot be written to .*/file/below/prepared-reviews: Not a directory"):
+        prepare_once("key", lambda folder: None)
+
+
+def test_same_facts_are_found(attach: Attach) -> None:
+    first = attach(subset_seed=1)
+    first.prepare_data()
+    first.setup("fit")
+    # using a tokenizer changes its state, and with it the key of `datasets.map` (datasets #3847)
+    first.encoder.tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
+    second = attach(subset_seed=1)
+    second._prepare()
+    second.setup("fit")
+    assert second._prepare().found
+    assert (second.key, second.splits["train"][:]) == (first.key, first.splits["train"][:])
+    # how rows are put into batches is no part of what is prepared
+    assert attach(subset_seed=1, batch_size=3, padding="max_length", group_by_length=True)._prepare().found
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_size": 47},
+        {"val_size": 23},
+        {"test_size": 23},
+        {"subset_seed": 43},
+        {"max_length": 63},
+        {"truncation": "tail"},
+        {"truncation": "head_tail"},
+        {"where": {"label": "pos"}, "label_column": "half"},
+        {"text_column": "other"},
+        {"label_column": "half"},
+    ],
+    ids=str,
+)
+def test_change_of_a_fact_is_not_found(attach: Attach, tmp_path: Path, changed: dict[str, object]) -> None:
+    frame = synthetic_reviews(240).assign(half=lambda f: f.index % 2, other=lambda f: f["text"].str[::-1])
+    file = str(write_reviews(tmp_path / "reviews.csv", frame))
+    before = attach(dataset=file)._prepare()
+    after = attach(dataset=file, **changed)._prepare()
+    assert not after.found
+    assert after.key != before.key
+    assert attach(dataset=file)._prepare() == type(before)(before.key, before.folder, found=True)
+
+
+def test_change_of_the_file_is_not_found_and_a_copy_is(attach: Attach, tmp_path: Path) -> None:
+    frame = synthetic_reviews(240, seed=7)
+    file = write_reviews(tmp_path / "reviews.csv", frame)
+    whole: dict[str, Any] = {"dataset": str(file), "train_size": None}
+    first = attach(**whole)._prepare()
+    copy = write_reviews(tmp_path / "elsewhere.csv", frame)
+    assert attach(**whole | {"dataset": str(copy)})._prepare().found
+    stamp = file.stat()
+    frame.loc[0, "text"] = frame.loc[0, "text"][::-1]
+    write_reviews(file, frame)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert file.stat().st_size == stamp.st_size
+    changed = attach(**whole)._prepare()
+    assert not changed.found
+    assert changed.key != first.key
+    texts = {text for name in ("train", "val", "test") for text in changed.rows(name)["text"]}
+    assert texts == set(frame["text"]), "rows of the old file"
+
+
+def test_change_of_the_tokenizer_is_not_found(attach: Attach, tiny_bert: Path, tmp_path: Path) -> None:
+    attach()._prepare()
+    other = tmp_path / "other-bert"
+    other.mkdir()
+    for name in ("config.json", "vocab.txt"):
+        (other / name).write_bytes((tiny_bert / name).read_bytes())
+    BertTokenizerFast(str(other / "vocab.txt")).save_pretrained(other)
+    assert attach(model=other)._prepare().found, "the same tokenizer in another folder"
+    words = (other / "vocab.txt").read_text().splitlines()
+    (other / "vocab.txt").write_text("\n".join([*words[:11], *reversed(words[11:])]) + "\n")
+    BertTokenizerFast(str(other / "vocab.txt")).save_pretrained(other)
+    assert not attach(model=other)._prepare().found
+
+
+def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_key({"a": 1, "b": 2}) == cache_key({"b": 2, "a": 1})
+    before = cache_key({"a": 1})
+    monkeypatch.setattr(cache, "_FORMAT", cache._FORMAT + 1)
+    assert cache_key({"a": 1}) != before
+
+
+def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    prepared = attach(subset_seed=5)._prepare()
+    assert sorted(path.name for path in prepared.folder.iterdir()) == ["labels.json", "test", "train", "val"]
+    of_datasets = [path for path in (tmp_path / "cache").rglob("cache-*.arrow")]
+    assert of_datasets == []
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_hub_data_are_found_again_without_the_network(
+    attach: Attach, monkeypatch: pytest.MonkeyPatch, offline: str
+) -> None:
+    """Of a branch too: the commit that it last pointed to is remembered (datasets #6837, #7551)."""
+    name, commit = f"someone/reviews-{offline}", "0123456789abcdef" * 2 + "01234567"
+    reviews = datasets.Dataset.from_pandas(synthetic_reviews(240))
+    asked: list[object] = []
+
+    def resolve(self: object, repo: str, *, revision: str | None, timeout: float) -> huggingface_hub.DatasetInfo:
+        asked.append((repo, revision))
+        return huggingface_hub.DatasetInfo(id=repo, sha=commit)
+
+    def load(repo: str, *, revision: str) -> datasets.DatasetDict:
+        assert (repo, revision) == (name, commit), "not the commit that the branch was found to point to"
+        return datasets.DatasetDict(train=reviews)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with monkeypatch.context() as online:
+        online.setattr(huggingface_hub.HfApi, "dataset_info", resolve)
+        online.setattr(datasets, "load_dataset", load)
+        assert not attach(dataset=name)._prepare().found
+    assert asked == [(name, None)]
+
+    def unreachable(*args: object, **options: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    data = attach(dataset=name)
+    prepared = data._prepare()
+    assert prepared.found
+    assert json.loads((prepared.folder / "labels.json").read_text()) == ["neg", "pos"]
+    # and by the commit, which is asked of nobody
+    assert attach(dataset=name, revision=commit)._prepare().found
+    with pytest.raises(UserError, match=r"configs/quickstart\.yaml"):
+        attach(dataset=name, revision="v2")._prepare()
