@@ -22,6 +22,9 @@ def label_names(column: datasets.Dataset, name: str) -> list[str]:
     feature = column.features[name]
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
+    refused = UserError(f"the label column {name!r} holds {feature}, but labels must be integers or strings")
+    if not isinstance(feature, datasets.Value):
+        raise refused
     distinct = column.unique(name)
     if any(value is None for value in distinct):
         raise UserError(f"the label column {name!r} has no value in some rows")
@@ -29,7 +32,7 @@ def label_names(column: datasets.Dataset, name: str) -> list[str]:
         return sorted(distinct)
     if all(isinstance(value, int) for value in distinct):  # bool is an int too: False, True
         return [str(value) for value in sorted(distinct)]
-    raise UserError(f"the label column {name!r} holds {feature}, but labels must be integers or strings")
+    raise refused
 
 
 def label_ids(rows: datasets.Dataset, name: str, names: Sequence[str], split: str) -> np.ndarray:

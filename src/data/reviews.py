@@ -50,7 +50,7 @@ class Prepared:
 
     Attributes:
         key: changes with the source's content, the selection, the tokenizer and the encoding.
-        folder: has a data set for each of "train", "val" and "test", and the labels' names.
+        folder: has a data set for each of "train", "val" and "test" that has rows, and the labels' names.
         found: it was there already.
     """
 
@@ -65,6 +65,8 @@ class Prepared:
 
     def rows(self, name: str) -> datasets.Dataset:
         """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number in the source."""
+        if not (self.folder / name).is_dir():
+            return datasets.Dataset.from_dict({column: [] for column in _FEATURES}, features=_FEATURES)
         return datasets.load_from_disk(str(self.folder / name))
 
 
@@ -95,6 +97,8 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> P
             selection.subset_seed,
         )
         for name, rows in subsets.items():
+            if not len(rows.indices):
+                continue  # `load_from_disk` cannot open a data set without rows
             labelled = _Subset(name, splits[rows.split], rows)
             unfinished = folder / "tokens.arrow"
             _tokenize(labelled, names, selection, encoder, unfinished).save_to_disk(str(folder / name))

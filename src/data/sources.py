@@ -1,12 +1,11 @@
 """Where reviews come from: the Hub, a folder, a file, or a file inside an installed package."""
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from src.errors import UserError, disk_is_full, one_line
@@ -96,7 +95,7 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
     if revision is not None and len(revision) == 40:
         return revision
     known = cache_dir / "commits" / dataset.replace("/", "--") / (revision or "main")
-    if os.environ.get("HF_HUB_OFFLINE") != "1":
+    if not constants.HF_HUB_OFFLINE:
         try:
             commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
             assert commit is not None

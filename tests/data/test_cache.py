@@ -83,7 +83,7 @@ def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
         (folder / "part").touch()
         raise UserError("no")
 
-    with pytest.raises(UserError, match="^no$"):
+    with pytest.raises(UserError, match=r"^no$"):
         prepare_once(key, build)
     assert _left_of(key) == []
 
@@ -92,7 +92,7 @@ def test_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").touch()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(UserError, match=r"cannot be written to .*/file/below/prepared-reviews: Not a directory"):
-        prepare_once("key", lambda folder: None)
+        prepare_once("key", lambda _: None)
 
 
 def test_same_facts_are_found(attach: Attach) -> None:
@@ -180,20 +180,19 @@ def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeyp
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     prepared = attach(subset_seed=5)._prepare()
     assert sorted(path.name for path in prepared.folder.iterdir()) == ["labels.json", "test", "train", "val"]
-    of_datasets = [path for path in (tmp_path / "cache").rglob("cache-*.arrow")]
-    assert of_datasets == []
+    assert not list((tmp_path / "cache").rglob("cache-*.arrow"))
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "offline"])
 def test_hub_data_are_found_again_without_the_network(
-    attach: Attach, monkeypatch: pytest.MonkeyPatch, offline: str
+    attach: Attach, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     """Of a branch too: the commit that it last pointed to is remembered (datasets #6837, #7551)."""
     name, commit = f"someone/reviews-{offline}", "0123456789abcdef" * 2 + "01234567"
     reviews = datasets.Dataset.from_pandas(synthetic_reviews(240))
     asked: list[object] = []
 
-    def resolve(self: object, repo: str, *, revision: str | None, timeout: float) -> huggingface_hub.DatasetInfo:
+    def resolve(_: object, repo: str, *, revision: str | None, **_options: object) -> huggingface_hub.DatasetInfo:
         asked.append((repo, revision))
         return huggingface_hub.DatasetInfo(id=repo, sha=commit)
 
@@ -201,17 +200,17 @@ def test_hub_data_are_found_again_without_the_network(
         assert (repo, revision) == (name, commit), "not the commit that the branch was found to point to"
         return datasets.DatasetDict(train=reviews)
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with monkeypatch.context() as online:
         online.setattr(huggingface_hub.HfApi, "dataset_info", resolve)
         online.setattr(datasets, "load_dataset", load)
         assert not attach(dataset=name)._prepare().found
     assert asked == [(name, None)]
 
-    def unreachable(*args: object, **options: object) -> None:
+    def unreachable(*_args: object, **_options: object) -> None:
         raise ConnectionError("no network")
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     data = attach(dataset=name)

@@ -1,0 +1,144 @@
+"""Where reviews come from, and what is said where they cannot be had."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from src.data.sources import Source, find_source
+from src.errors import UserError
+from tests.conftest import write_reviews
+from tests.synthetic import synthetic_reviews
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address where nobody answers."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("online")
+def test_hub_that_cannot_be_reached_is_one_line_with_a_way_out(
+    tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", closed_port)
+    with pytest.raises(UserError) as refused:
+        find_source("stanfordnlp/imdb", None, tmp_path)
+    told = str(refused.value)
+    assert told.startswith("the data set 'stanfordnlp/imdb' could not be fetched from the Hub (")
+    assert "refused" in told
+    assert "`python -m src fit --config configs/quickstart.yaml`" in told
+    assert "\n" not in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_says_so_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("asked the Hub"))
+    with pytest.raises(UserError, match=r"not in the cache, and HF_HUB_OFFLINE=1; .*configs/quickstart\.yaml"):
+        find_source("stanfordnlp/imdb", None, tmp_path)
+
+
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RepositoryNotFoundError, "the Hub has no data set 'someone/reviews', or it is private"),
+        (RevisionNotFoundError, "the data set 'someone/reviews' has no revision 'v9'"),
+        (TimeoutError, "could not be fetched from the Hub"),
+        (RuntimeError, "could not be fetched from the Hub"),
+    ],
+)
+def test_what_the_hub_says_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], words: str
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error.__new__(error)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    with pytest.raises(UserError, match=words):
+        find_source("someone/reviews", "v9", tmp_path)
+
+
+@pytest.mark.usefixtures("online")
+def test_revision_is_resolved_to_a_commit_and_read_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    branches = {None: COMMIT, "v2": COMMIT[::-1]}
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "dataset_info",
+        lambda *_, revision, **__: SimpleNamespace(sha=branches[revision]),
+    )
+    read: list[tuple[str, str]] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, revision: read.append((name, revision)))
+    for revision, commit in branches.items():
+        source = find_source("someone/reviews", revision, tmp_path)
+        assert (source.revision, source.fingerprint) == (commit, f"someone/reviews@{commit}")
+        source.read()
+        assert read[-1] == ("someone/reviews", commit)
+
+    # a branch that moved is other data
+    branches[None] = "f" * 40
+    assert find_source("someone/reviews", None, tmp_path).revision == "f" * 40
+    # a full commit is asked of nobody
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("asked the Hub"))
+    assert find_source("someone/reviews", COMMIT, tmp_path).revision == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./nowhere", "does not exist"),
+        ("/nowhere/at/all", "does not exist"),
+        ("nowhere/reviews.csv", "does not exist"),
+        ("~/nowhere-at-all", "does not exist"),
+        ("a/b/c", "does not exist"),
+        ("package://no_such_package/reviews.csv", "the Python package 'no_such_package' is not installed"),
+        ("package://no.such/reviews.csv", "is not installed"),
+        ("package://json/reviews.csv", "the package 'json' holds no 'reviews.csv'"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as refused:
+        find_source(name, None, tmp_path)
+    assert repr(name) in str(refused.value)
+
+
+def test_file_of_an_unknown_kind_and_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "reviews.xlsx").touch()
+    with pytest.raises(UserError, match=r"no file of a known kind \(\.csv, "):
+        find_source(str(tmp_path / "reviews.xlsx"), None, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        find_source(str(tmp_path / "empty"), None, tmp_path)
+
+
+def test_damaged_file_is_one_line(tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "reviews.parquet", synthetic_reviews(50))
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError) as refused:
+        find_source(str(file), None, tmp_path).read()
+    assert str(refused.value).startswith(f"the data set {str(file)!r} cannot be read: ")
+
+
+def test_saved_dataset_dict_is_read(tmp_path: Path) -> None:
+    splits = datasets.DatasetDict(
+        train=datasets.Dataset.from_pandas(synthetic_reviews(8)),
+        test=datasets.Dataset.from_pandas(synthetic_reviews(4)),
+    )
+    splits.save_to_disk(str(tmp_path / "saved"))
+    source = find_source(str(tmp_path / "saved"), None, tmp_path)
+    assert isinstance(source, Source)
+    assert {name: len(split) for name, split in source.read().items()} == {"train": 8, "test": 4}
