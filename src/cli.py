@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 import transformers
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -61,7 +61,6 @@ class ReviewCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={name: {"allow_abbrev": False, "exit_on_error": False} for name in self.subcommands()}
             | {"allow_abbrev": False, "exit_on_error": False},
-            args=command.args,
             **kwargs,
         )
 
@@ -109,7 +108,7 @@ class ReviewCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress())
             config["enable_progress_bar"] = sys.stdout.isatty()
         if fit:
-            callbacks += self._fit_callbacks(callbacks)
+            callbacks = self._fit_callbacks(callbacks)
         elif checkpoint is not None:
             callbacks.append(Results(self.run, checkpoint))
         config["callbacks"] = callbacks
@@ -132,26 +131,21 @@ class ReviewCLI(LightningCLI):
 
     def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
         """Those that log come before those that save, and the best checkpoint before the last, which records it."""
-        last = next((c for c in configured if isinstance(c, LastCheckpoint)), None)
+        watching = [c for c in configured if not isinstance(c, Checkpoint)]
+        best = [c for c in configured if isinstance(c, ModelCheckpoint)] or [self._best_checkpoint()]
+        last = next((c for c in configured if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
         throughput = Throughput()
-        added: list[Any] = [Summary(), throughput, StepLog(throughput)]
-        if last is None:
-            last = LastCheckpoint()
-            added.append(last)
-        if not any(isinstance(c, ModelCheckpoint) for c in configured):
-            added.insert(
-                3,
-                ModelCheckpoint(
-                    dirpath=self.run / "checkpoints",
-                    filename="best",
-                    monitor=self.model.monitor,
-                    mode=self.model.monitor_mode,
-                    enable_version_counter=False,
-                    save_on_train_epoch_end=False,
-                ),
-            )
-        added.insert(3, GracefulStop(last))
-        return added
+        return [*watching, Summary(), throughput, StepLog(throughput), *best, last, GracefulStop(last)]
+
+    def _best_checkpoint(self) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            dirpath=self.run / "checkpoints",
+            filename="best",
+            monitor=self.model.monitor,
+            mode=self.model.monitor_mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
 
     # ---- subcommands -----------------------------------------------------------------------------------------------
 
@@ -193,8 +187,8 @@ def _run(args: list[str]) -> int:
         return 0
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
-    # LightningCLI warns where it is given arguments and the process has some too
-    sys.argv = sys.argv[:1]
+    # where LightningCLI reads them, and the processes that DDP starts for the other ranks
+    sys.argv = [sys.argv[0], *command.args]
     try:
         ReviewCLI(command)
     except (UserError, Interrupted):

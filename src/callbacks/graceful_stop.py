@@ -7,16 +7,17 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.errors import Interrupted
 
 
-class GracefulStop(lightning.Callback):
+class GracefulStop(Checkpoint):
     """Ends `fit` at the next step's boundary after a signal to any rank, with a checkpoint; exit 143 or 130.
 
     Lightning's own way exits 0 after SIGTERM, interrupts in mid-step after SIGINT, and hangs where a rank other
-    than 0 is signalled.
+    than 0 is signalled. A `Checkpoint`, so that Lightning calls it after those that save the best.
 
     Args:
         last: saves the checkpoint.

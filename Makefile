@@ -1,0 +1,52 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m src
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-fast lint format bench bench-prediction stress tensorboard clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,onnx,dev]'
+	@touch $@
+
+install: $(BIN)/.installed  ## a virtual environment in .venv, with the tested versions
+
+quickstart: install  ## fine-tune on real reviews with real weights, on a CPU; then test
+	$(RUN) fit --config configs/quickstart.yaml
+	$(RUN) test --ckpt_path best
+
+test: install  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: install  ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## rewrite in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (about an hour)
+	$(BIN)/python -m benchmarks.training
+
+bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
+	$(BIN)/python -m benchmarks.prediction
+
+stress: install  ## kill a real run at 20 random moments, and compare it with one that was not
+	$(BIN)/python -m benchmarks.stress
+
+tensorboard: install  ## the curves of all runs
+	$(BIN)/tensorboard --logdir lightning_logs
+
+clean:  ## remove the environment and the caches, keep the runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,144 @@
+"""A run that was killed and resumed ends with the bits of one that never was."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.processes import run
+
+# 44 rows: 6 batches an epoch, the last of 4; dropout is on, as in the tiny model's config
+_CONFIG = """
+data: {class_path: ImdbDataModule, init_args: {train_size: 44}}
+model: {class_path: BertClassifier, init_args: {learning_rate: 1e-3}}
+trainer:
+  max_epochs: 3
+  log_every_n_steps: 1
+  callbacks:
+  - class_path: src.callbacks.last_checkpoint.LastCheckpoint
+    init_args: {every_n_train_steps: 2}
+"""
+_TIMES = ["train/reviews_per_s", "train/tokens_per_s", "train/share_of_gemm"]
+
+
+def _outcome(run: Path) -> dict[str, Any]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    log = pd.read_csv(run / "metrics.csv")
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag not in _TIMES
+    }
+    for tag, rows in scalars.items():
+        # Lightning adds the epoch to the row of validation too
+        assert tag == "epoch" or len({step for step, _ in rows}) == len(rows), f"{tag}: a step is shown twice"
+    return {
+        "weights": checkpoint["state_dict"],
+        "optimizer": checkpoint["optimizer_states"],
+        "schedule": checkpoint["lr_schedulers"],
+        "steps": checkpoint["global_step"],
+        "best": best["state_dict"],
+        "best step": best["global_step"],
+        "log": log.drop(columns=_TIMES).reindex(sorted(log.columns.difference(_TIMES)), axis=1),
+        "scalars": scalars,
+    }
+
+
+def _assert_same(ours: Any, theirs: Any, where: str = "") -> None:
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            _assert_same(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), f"{where}: {ours} {theirs}"
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            _assert_same(a, b, f"{where}[{i}]")
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, pd.DataFrame):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    else:
+        assert ours == theirs or ours != ours, where
+
+
+@pytest.fixture(scope="module", params=["plain", "grouped, accumulated, 2 workers"])
+def variant(
+    request: pytest.FixtureRequest, tiny_options: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    config = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    config.write_text(_CONFIG)
+    options = [f"--config={config}", *(option for option in tiny_options if "train_size" not in option)]
+    if request.param != "plain":
+        options += ["--data.group_by_length=true", "--data.batch_size=2", "--trainer.accumulate_grad_batches=4"]
+        options += ["--data.num_workers=2"]
+    return options
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(variant: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    status, output = run(["fit", *variant, f"--trainer.default_root_dir={root}"], root / "log")
+    assert status == 0, output
+    return _outcome(root / "lightning_logs" / "version_0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hook", "count"),
+    [
+        ("on_train_batch_start", 10),  # between two checkpoints, or within an accumulation
+        ("on_before_optimizer_step", 6),  # at the last step of an epoch
+        ("on_validation_start", 1),  # after the last step, before validation
+        ("on_validation_batch_end", 5),  # in the second epoch's validation
+        ("on_train_epoch_end", 1),  # after validation and its checkpoint
+        ("on_train_epoch_start", 2),
+        ("on_train_end", 1),
+        ("save", 2),  # while a checkpoint is written
+        ("save", 4),
+    ],
+)
+def test_killed_and_resumed_is_bit_identical(
+    hook: str, count: int, variant: list[str], uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    kill = ["--trainer.callbacks+=tests.killing.KillAt", f"--trainer.callbacks.hook={hook}"]
+    status, output = run(["fit", *variant, *kill, f"--trainer.callbacks.count={count}"], tmp_path / "killed")
+    assert status == -signal.SIGKILL, output
+    status, output = run(["fit", *variant, "--ckpt_path=last"], tmp_path / "resumed")
+    assert status == 0, output
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+    _assert_same(_outcome(tmp_path / "lightning_logs" / "version_0"), uninterrupted)
+    assert not list((tmp_path / "lightning_logs" / "version_0" / "checkpoints").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "hook", "count"),
+    [
+        (signal.SIGTERM, "on_train_batch_start", 10),
+        (signal.SIGINT, "on_before_optimizer_step", 4),
+        (signal.SIGTERM, "on_validation_batch_end", 2),
+        (signal.SIGINT, "on_train_batch_end", 6),
+    ],
+)
+def test_signalled_and_resumed_is_bit_identical(
+    signum: signal.Signals, hook: str, count: int, variant: list[str], uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    kill = ["--trainer.callbacks+=tests.killing.KillAt", f"--trainer.callbacks.hook={hook}"]
+    kill += [f"--trainer.callbacks.count={count}", f"--trainer.callbacks.signum={int(signum)}"]
+    status, output = run(["fit", *variant, *kill], tmp_path / "stopped")
+    assert status == 128 + signum, output
+    assert f"stopped by {signum.name} after step" in output
+    status, output = run(["fit", *variant, "--ckpt_path=last"], tmp_path / "resumed")
+    assert status == 0, output
+    _assert_same(_outcome(tmp_path / "lightning_logs" / "version_0"), uninterrupted)
+    status, output = run(["fit", *variant, "--ckpt_path=last"], tmp_path / "again")
+    assert status == 0
+    assert "finished" in output
