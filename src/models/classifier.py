@@ -216,19 +216,20 @@ class BertClassifier(lightning.LightningModule):
         """Loss and accuracy of the epoch so far, whose end it is."""
         return _compute_and_reset(self.epoch_means)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the metrics of the epoch."""
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+        """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that look at single rows."""
+        return {"logits": self._evaluate(batch)}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the metrics of the test."""
-        self._evaluate(batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+        """Adds a batch to the metrics of the test; returns its logits, for callbacks that look at single rows."""
+        return {"logits": self._evaluate(batch)}
 
-    def _evaluate(self, batch: Batch) -> None:
-        logits = self(batch["input_ids"], batch["attention_mask"])
+    def _evaluate(self, batch: Batch) -> torch.Tensor:
+        logits: torch.Tensor = self(batch["input_ids"], batch["attention_mask"])
         real = (batch["labels"] != MASKED_LABEL).float()
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
         self.eval_metrics.update(logits, batch["labels"])
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")

@@ -1,0 +1,112 @@
+"""The pictures of a report. Imported where one is drawn: matplotlib is slow to import."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import binary_calibration_error
+
+from src.models.metrics import wilson_interval
+
+_BINS = 15  # as the metric `ece` has them
+_LENGTH_GROUPS = 8
+_MOST_NUMBERS = 20  # classes; beyond, the numbers in the matrix cannot be read
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> Figure:
+    """True classes down, predicted ones across, in rows of the data; both arrays hold class numbers."""
+    n = len(names)
+    # the rows are those of all ranks already, and rank 0 is alone here: a metric that syncs would wait for ever
+    metric = MulticlassConfusionMatrix(n, validate_args=False, sync_on_compute=False)
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(labels))
+    side = min(3.5 + 0.5 * n, 16)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    metric.plot(ax=axes, add_text=n <= _MOST_NUMBERS, labels=[_plain(name) for name in names], cmap="Blues")
+    axes.set_title(f"{(labels == predicted).sum():,} of {len(labels):,} right")
+    return figure
+
+
+def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, right ones and mean confidence of each of 15 bins of equal width, each of shape (15,)."""
+    edges = np.linspace(0, 1, _BINS + 1, dtype=np.float32)
+    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, _BINS - 1)
+    n = np.bincount(bins, minlength=_BINS)
+    right = np.bincount(bins, weights=correct, minlength=_BINS).astype(int)
+    mean = np.bincount(bins, weights=confidence, minlength=_BINS) / np.maximum(n, 1)
+    return n, right, mean
+
+
+def calibration(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> Figure:
+    """How often the model is right when it is so sure (Guo et al. 2017), above how many rows it is so sure of.
+
+    Args:
+        confidence: probability of the predicted class, shape (rows,).
+        correct: whether that class is the true one, shape (rows,).
+        lowest: confidence cannot be below it: one over the number of classes.
+    """
+    n, right, mean = calibration_bins(confidence, correct)
+    used = n > 0
+    ece = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct).int(), n_bins=_BINS)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    curve.plot([lowest, 1], [lowest, 1], color="0.6", linestyle="--", label="as sure as right")
+    _shares(curve, mean[used], right[used], n[used], marker="o", label="model (95% intervals)")
+    curve.set(ylabel="accuracy", ylim=(0, 1.02), title=f"expected calibration error {float(ece):.3f}")
+    curve.legend(loc="lower right")
+    width = 1 / _BINS
+    counts.bar((np.arange(_BINS) + 0.5) * width, n, width=0.92 * width)
+    counts.set(xlabel="probability of the predicted class", ylabel="rows", xlim=(np.floor(lowest / width) * width, 1))
+    return figure
+
+
+def length_groups(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's group of like lengths, shape (rows,), and the groups' longest lengths, shape (groups,).
+
+    About as many rows in each of at most eight groups; rows of one length are never parted. Where many rows have the
+    longest length, which is mostly that to which they were cut, they are a group of their own.
+    """
+    top = lengths.max()
+    shorter = lengths[lengths < top]
+    if len(lengths) - len(shorter) < len(lengths) / _LENGTH_GROUPS:
+        shorter = lengths
+    n_groups = max(1, round(_LENGTH_GROUPS * len(shorter) / len(lengths)))
+    quantiles = np.linspace(0, 1, n_groups + 1)[1:]
+    ends = np.quantile(shorter, quantiles, method="higher") if len(shorter) else []
+    ends = np.unique(np.append(ends, top)).astype(np.int64)
+    return np.searchsorted(ends, lengths), ends
+
+
+def accuracy_by_length(lengths: np.ndarray, correct: np.ndarray) -> Figure:
+    """The accuracy on short and on long reviews; both arrays have shape (rows,)."""
+    group, ends = length_groups(lengths)
+    n = np.bincount(group)
+    right = np.bincount(group, weights=correct).astype(int)
+    starts = [int(lengths[group == i].min()) for i in range(len(ends))]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    _shares(axes, np.arange(len(ends)), right, n, marker="s", linestyle="none", label="group (95% intervals)")
+    axes.axhline(correct.mean(), color="0.6", linestyle="--", label=f"all rows: {correct.mean():.3f}")
+    names = [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True)]
+    axes.set_xticks(range(len(ends)), [f"{name}\nn={k}" for name, k in zip(names, n, strict=True)])
+    axes.set(xlabel="tokens of the review, as the model read it", ylabel="accuracy")
+    axes.set_ylim(top=1.02)
+    axes.legend()
+    return figure
+
+
+def _shares(axes: Axes, x: np.ndarray, right: np.ndarray, n: np.ndarray, **style: Any) -> None:
+    """Points at `right` of `n`, with their 95% intervals."""
+    share = right / n
+    low, high = np.transpose([wilson_interval(int(k), int(m)) for k, m in zip(right, n, strict=True)])
+    # rounding may put an interval's end a hair on the wrong side of the share
+    errors = np.maximum([share - low, high - share], 0)
+    axes.errorbar(x, share, yerr=errors, capsize=4, **style)
+
+
+def _plain(name: str) -> str:
+    """A class's name as matplotlib shows it as it is: a dollar sign would begin a formula."""
+    return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")

@@ -1,0 +1,68 @@
+"""Reviews in TensorBoard's text page: shown as they are, and never understood as HTML or Markdown."""
+
+import html
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from src.callbacks.review_table import escape, review_table, shorten
+
+TAG = re.compile(r"<[^>]*>")
+
+
+def table_of(text: str, label: str = "pos") -> str:
+    return review_table([7], [label], ["neg"], [0.97], [text])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "![a picture](http://example.org/spy.png)",
+        "[a link](javascript:alert(1)) and <http://example.org>",
+        "a | cell | more\n\n# and a heading\n\n* a list\n```\ncode\n```",
+        "`code` *em* __strong__ ~~struck~~ \\*no\\* &lt;script&gt; &#60;b&#62;",
+        "[1]: http://example.org\n\n[1]",
+    ],
+)
+def test_text_is_shown_and_not_understood(text: str) -> None:
+    """What TensorBoard makes of the table has the table's own tags, and the text word for word."""
+    page = markdown_to_safe_html(table_of(text))
+    assert sorted(set(TAG.findall(page))) == sorted(set(TAG.findall(markdown_to_safe_html(table_of("plain")))))
+    assert page.count("<td") == 5
+    assert " ".join(text.split()) in html.unescape(page)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "<a" not in page
+
+
+def test_script_is_escaped_in_the_event_itself() -> None:
+    """For readers of event files that, unlike TensorBoard, do not strip scripts."""
+    assert "<" not in table_of("<script>alert(1)</script>", label="<b>pos</b>")
+
+
+@given(st.text(max_size=60))
+def test_any_text_stays_one_cell(text: str) -> None:
+    page = markdown_to_safe_html(table_of(text + ".", label=text + "."))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page, flags=re.DOTALL)
+    shown = "".join(c for c in " ".join((text + ".").split()) if c.isprintable())
+    assert [html.unescape(cell) for cell in cells] == ["7", shown.strip(), "neg", "0.9700", shown.strip()]
+
+
+def test_characters_that_reverse_a_line_are_left_out() -> None:
+    assert escape("a\u202eb\x00c\x02d") == "abcd"
+
+
+def test_long_review_is_cut() -> None:
+    short = shorten("word " * 1000)
+    assert len(short) <= 400
+    assert short.endswith("word…")
+    assert shorten("one<br /><br />two\nthree") == "one two three"
+
+
+def test_no_reviews_is_said() -> None:
+    assert review_table([], [], [], [], []) == "None."
