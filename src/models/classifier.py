@@ -1,5 +1,6 @@
 """BERT with a classification head, trained and measured by Lightning."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,10 @@ class BertClassifier(lightning.LightningModule):
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"model.{name} is {value}; it must be at least 0 and below 1")
         for name in ("learning_rate", "layer_decay"):
-            if self.hparams[name] <= 0:
+            if not 0 < self.hparams[name] < math.inf:
                 raise UserError(f"model.{name} is {self.hparams[name]}; it must be positive")
+        if not 0 <= weight_decay < math.inf:
+            raise UserError(f"model.weight_decay is {weight_decay}; it must be 0 or more")
         self.model: PreTrainedModel | None = None
         self.checkpoint: Path | None = None
         """What will be restored, if anything: then the network is built as it says, without the pretrained weights."""

@@ -1,0 +1,69 @@
+"""What is measured, against scikit-learn and published values."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn_metrics
+
+from src.data.labels import MASKED_LABEL
+from src.models.metrics import classification_metrics, wilson_interval
+
+
+def _ece(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> float:
+    """Guo et al. 2017, equation 3."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    of_bin = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    return sum(
+        abs(right[of_bin == b].mean() - confidence[of_bin == b].mean()) * (of_bin == b).mean()
+        for b in range(n_bins)
+        if (of_bin == b).any()
+    )
+
+
+@pytest.mark.parametrize("n_labels", [2, 5])
+@pytest.mark.parametrize("batch_size", [7, 200])
+def test_metrics_are_those_of_scikit_learn(n_labels: int, batch_size: int) -> None:
+    rng = np.random.default_rng(n_labels)
+    labels = rng.integers(0, n_labels, 203)
+    logits = rng.normal(size=(203, n_labels)) + 1.2 * np.eye(n_labels)[labels]
+    ours = classification_metrics(n_labels)
+    # with masked rows among them, wrongly predicted
+    masked = np.where(rng.random(260) < 203 / 260, 0, MASKED_LABEL)
+    masked[:203], masked[203:] = 0, MASKED_LABEL
+    rng.shuffle(masked)
+    all_labels, all_logits = np.full(260, MASKED_LABEL), rng.normal(size=(260, n_labels))
+    all_labels[masked == 0], all_logits[masked == 0] = labels, logits
+    for i in range(0, 260, batch_size):
+        ours.update(torch.tensor(all_logits[i : i + batch_size]).float(), torch.tensor(all_labels[i : i + batch_size]))
+    results = ours.compute()
+
+    probabilities = torch.tensor(logits).float().softmax(dim=1).double().numpy()
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    scores = probabilities[:, 1] if n_labels == 2 else probabilities
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, predicted),
+        "f1": sklearn_metrics.f1_score(labels, predicted, average="macro"),
+        "mcc": sklearn_metrics.matthews_corrcoef(labels, predicted),
+        "auroc": sklearn_metrics.roc_auc_score(labels, scores, multi_class="ovr", average="macro"),
+        "ece": _ece(probabilities, labels),
+    }
+    for name, value in expected.items():
+        assert float(results[name]) == pytest.approx(value, abs=1e-6), name
+    assert results["confusion_matrix"].tolist() == sklearn_metrics.confusion_matrix(labels, predicted).tolist()
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [
+        (437, 500, 0.8420, 0.9003),
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_interval_is_the_published_one(correct: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)

@@ -1,0 +1,125 @@
+"""AdamW's groups, the schedule and the exact number of steps."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from src.models.optimizer import Schedule, adamw_with_schedule, parameter_groups, total_steps
+from tests.models.families import save_distilbert, save_roberta
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def _rates(scheduler: torch.optim.lr_scheduler.LRScheduler, optimizer: torch.optim.Optimizer, n: int) -> list[float]:
+    rates = []
+    for _ in range(n):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.1, 0.33])
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [
+        ("linear", transformers.get_linear_schedule_with_warmup),
+        ("cosine", transformers.get_cosine_schedule_with_warmup),
+        ("constant", lambda optimizer, warmup, _: transformers.get_constant_schedule_with_warmup(optimizer, warmup)),
+    ],
+)
+def test_schedule_is_that_of_transformers(
+    schedule: Schedule, theirs: Callable[..., object], warmup_ratio: float
+) -> None:
+    n = 37
+    parameter = nn.Parameter(torch.zeros(3))
+    made = adamw_with_schedule([{"params": [parameter], "lr": 5e-5}], schedule, warmup_ratio, n, fused=False)
+    assert made["lr_scheduler"]["interval"] == "step"
+    ours = _rates(made["lr_scheduler"]["scheduler"], made["optimizer"], n)
+    optimizer = torch.optim.AdamW([parameter], lr=5e-5)
+    assert ours == _rates(theirs(optimizer, math.ceil(n * warmup_ratio), n), optimizer, n)
+    assert max(ours) == 5e-5
+    if not warmup_ratio:
+        assert ours[0] == 5e-5
+    if schedule == "linear":
+        assert ours[-1] == pytest.approx(5e-5 / (n - math.ceil(n * warmup_ratio)))  # one step before 0
+
+
+def test_settings_are_those_of_the_hugging_face_trainer() -> None:
+    theirs = transformers.TrainingArguments(report_to=[])
+    made = adamw_with_schedule([{"params": [nn.Parameter(torch.zeros(3))], "lr": 5e-5}], "linear", 0.0, 10, fused=True)
+    defaults = made["optimizer"].defaults
+    assert defaults["betas"] == (theirs.adam_beta1, theirs.adam_beta2)
+    assert defaults["eps"] == theirs.adam_epsilon
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "accumulate", "max_epochs", "max_steps", "expected"),
+    [
+        (125, 1, 3, -1, 375),
+        (125, 4, 3, -1, 96),  # the last step of an epoch takes what is left over
+        (125, 4, 3, 50, 50),
+        (125, 4, 3, 500, 96),
+        (125, 1, -1, 70, 70),
+        (125, 1, None, 70, 70),
+        (1, 8, 2, -1, 2),
+    ],
+)
+def test_total_is_exact(n_batches: int, accumulate: int, max_epochs: int | None, max_steps: int, expected: int) -> None:
+    assert total_steps(n_batches, accumulate, max_epochs, max_steps) == expected
+
+
+def test_rate_of_a_run_ends_one_step_before_zero(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
+    """48 rows in batches of 5, accumulated by 3: 4 steps an epoch, 8 in all, the last of each epoch a short one."""
+    options = ["--data.batch_size=5", "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=2"]
+    status, _, err = run_cli("fit", *tiny_options, *options, "--trainer.log_every_n_steps=1")
+    assert status == 0, err
+    rates = pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")["lr"].dropna().tolist()
+    assert rates == pytest.approx([5e-5 * (8 - step) / 8 for step in range(8)], abs=1e-15)
+
+
+def _model(family: str, tiny_bert: Path, folder: Path) -> nn.Module:
+    if family == "roberta":
+        save_roberta(folder)
+    elif family == "distilbert":
+        save_distilbert(folder, tiny_bert / "vocab.txt")
+    return AutoModelForSequenceClassification.from_pretrained(tiny_bert if family == "bert" else folder)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_layer_decay_and_weight_decay(family: str, tiny_bert: Path, tmp_path: Path) -> None:
+    model = _model(family, tiny_bert, tmp_path)
+    of_parameter = {
+        parameter: (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, 1e-4, 0.01, 0.5)
+        for parameter in group["params"]
+    }
+    assert len(of_parameter) == len(list(model.parameters())), "each parameter in one group"
+    seen = set()
+    for name, parameter in model.named_parameters():
+        rate, decay = of_parameter[parameter]
+        depth = 3 if "embeddings" in name else 2 if ".layer.0." in name else 1 if ".layer.1." in name else 0
+        seen.add(depth)
+        assert rate == pytest.approx(1e-4 * 0.5**depth), name
+        assert decay == (0.01 if parameter.ndim == 2 else 0.0), name
+    assert seen == {0, 1, 2, 3}
+
+
+def test_without_decay_there_is_one_group(tiny_bert: Path) -> None:
+    groups = parameter_groups(_model("bert", tiny_bert, tiny_bert), 5e-5, 0.0, 1.0)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-5, 0.0)]
+
+
+def test_frozen_parameters_are_left_out(tiny_bert: Path) -> None:
+    model = _model("bert", tiny_bert, tiny_bert)
+    for parameter in model.bert.parameters():
+        parameter.requires_grad = False
+    held = {p for group in parameter_groups(model, 5e-5, 0.01, 0.95) for p in group["params"]}
+    assert held == set(model.classifier.parameters())
