@@ -1,0 +1,114 @@
+"""Looks into a run from within: when each training step began and ended, page faults, evaluation, preparing.
+
+One clock for both sides. `hugging_face_probe()` makes a callback for the Hugging Face Trainer, and
+`benchmarks.lightning_probe` has one for `python -m src`; both do nothing but read the clock, and write what they saw to
+the file $BENCH_REPORT. Between steps they measure an fp32 matrix product now and then ($BENCH_GEMM_EVERY); clock and
+faults stand still meanwhile.
+
+Only light imports at the top: the time from the command to the first step is measured with this module in place.
+"""
+
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Recorder:
+    """Collects the moments of one process; seconds are those of the machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {
+            "first_step_at": None,
+            "finished_at": None,
+            "steps": [],
+            "gemm": [],
+            "evaluation_s": None,
+            "evaluated": None,
+            "prepare_s": {},
+        }
+        self.gemm_every = int(os.environ.get("BENCH_GEMM_EVERY", "0"))
+        self._evaluation_started = 0.0
+        self._last: tuple[float, int] | None = None
+
+    @staticmethod
+    def now() -> tuple[float, int]:
+        """The time, and the page faults of this process so far."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return time.monotonic(), usage.ru_minflt + usage.ru_majflt
+
+    def step_begins(self) -> None:
+        """A step counts from the end of the one before it, so that fetching its batch counts too."""
+        n = len(self.report["steps"])
+        if self.report["first_step_at"] is None:
+            self.report["first_step_at"] = self.now()[0]
+        begin = self.now() if self._last is None else self._last
+        if self.gemm_every and n % self.gemm_every == 1:
+            before = self.now()
+            self.report["gemm"].append(gemm_rate())
+            after = self.now()
+            begin = (begin[0] + after[0] - before[0], begin[1] + after[1] - before[1])
+        self._begin = begin
+
+    def step_ends(self) -> None:
+        self._last = self.now()
+        self.report["steps"].append([self._last[0] - self._begin[0], self._last[1] - self._begin[1]])
+
+    def evaluation_begins(self) -> None:
+        self._evaluation_started = self.now()[0]
+
+    def evaluation_ends(self, seconds: float | None = None) -> None:
+        self.report["evaluation_s"] = self.now()[0] - self._evaluation_started if seconds is None else seconds
+
+    def write(self) -> None:
+        """Writes the report as it is now; each later call replaces it."""
+        if path := os.environ.get("BENCH_REPORT"):
+            Path(path).write_text(json.dumps(self.report))
+
+
+def gemm_rate(seconds: float = 0.2) -> float:
+    """Operations a second of the fastest fp32 product of two 1,024 × 1,024 matrices within `seconds`.
+
+    As `src.callbacks.throughput.gemm_rate`, here again so that a peer's process imports nothing of this project.
+    """
+    import torch
+
+    with torch.no_grad():
+        a, b, product = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.empty(1024, 1024)
+        torch.mm(a, b, out=product)
+        best = float("inf")
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            torch.mm(a, b, out=product)
+            best = min(best, time.perf_counter() - started)
+    return 2 * 1024**3 / best
+
+
+def hugging_face_probe() -> Any:
+    """A `TrainerCallback` that records; evaluation takes as long as the Trainer itself reports."""
+    from transformers import TrainerCallback
+
+    class HuggingFaceProbe(TrainerCallback):
+        def __init__(self) -> None:
+            self.recorder = Recorder()
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.recorder.step_begins()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.recorder.step_ends()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.recorder.report["finished_at"] = self.recorder.now()[0]
+            self.recorder.write()
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            metrics = kwargs["metrics"]
+            self.recorder.evaluation_ends(metrics["eval_runtime"])
+            self.recorder.report["evaluated"] = metrics["eval_runtime"] * metrics["eval_samples_per_second"]
+            self.recorder.write()
+
+    return HuggingFaceProbe()

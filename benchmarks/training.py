@@ -1,0 +1,368 @@
+"""Training, evaluation, start-up, memory: this project beside the Hugging Face Trainer, in one run.
+
+    python -m benchmarks.training                      # 248 reviews, 3 repeats: about 40 minutes on 2 cores
+    python -m benchmarks.training --quick              # a smoke run, which writes no results
+    python -m benchmarks.training --reviews 1000 --repeats 5
+
+Real reviews, the quickstart's weights. Each figure comes from a process of its own that runs what a user would run:
+`benchmarks/peers/tutorial.py` (A), `benchmarks/peers/expert.py` (B) and `python -m src` (ours), each one epoch over
+the same rows, alternating, in reverse order every second time. What is finished is kept in build/bench, so that a
+program that was stopped goes on; measurements of other code or other settings are not mixed in.
+
+248 reviews are 31 batches: as many as the Trainer sorts by length at a time when it trains on 1,000.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    RESULTS,
+    WORK,
+    Progress,
+    append_line,
+    markdown_table,
+    ours,
+    provenance,
+    quickstart_inputs,
+    read_lines,
+    run_process,
+    signature,
+    write_section,
+)
+
+_PROBE = "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe"
+_PROFILER = "--trainer.profiler=benchmarks.lightning_probe.PrepareProfiler"
+_HELD_BACK = 500  # rows at the end of the shuffle, which `--data.test_size` takes
+
+# A's recipe, whatever the quickstart's is: dropout as in the checkpoint, 512 tokens from the start
+SAME_RECIPE = [
+    "--model.learning_rate=5e-5",
+    "--model.weight_decay=0",
+    "--model.warmup_ratio=0",
+    "--model.schedule=linear",
+    "--model.layer_decay=1",
+    "--model.attention_dropout=null",
+    "--model.hidden_dropout=null",
+    "--data.max_length=512",
+    "--data.truncation=head",
+    "--data.group_by_length=true",
+    "--data.batch_size=8",
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the columns of the table.
+
+    Attributes:
+        name: in the table.
+        peer: the module of a script; None for ours.
+        options: of our command line, beyond the quickstart's configuration.
+        seconds_a_review: a guess, for the time left.
+    """
+
+    name: str
+    peer: str | None
+    seconds_a_review: float
+    options: list[str] = field(default_factory=list)
+
+
+VARIANTS = {
+    "A": Variant("A: Trainer, tutorial", "benchmarks.peers.tutorial", 1.1),
+    "same": Variant("ours, A's recipe", None, 0.3, SAME_RECIPE),
+    "B": Variant("B: Trainer, expert", "benchmarks.peers.expert", 0.6),
+    "quickstart": Variant("ours, quickstart's recipe", None, 0.2),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process to measure: `variant` (or rows of the data set) in one repeat."""
+
+    kind: str  # "train", or "rows": a few steps of a run on many or few rows
+    variant: str
+    repeat: int
+    cost: float
+
+
+def plan(repeats: int, reviews: int, row_counts: Sequence[int]) -> list[Task]:
+    """All measurements, repeat by repeat; every second repeat the other way round, against drift of the machine."""
+    tasks = []
+    for repeat in range(repeats):
+        part = [Task("train", name, repeat, 30 + v.seconds_a_review * reviews * 1.4) for name, v in VARIANTS.items()]
+        part += [Task("rows", str(rows), repeat, 30) for rows in row_counts]
+        tasks += part if repeat % 2 == 0 else part[::-1]
+    return tasks
+
+
+class Bench:
+    """Runs the measurements of one set of settings."""
+
+    def __init__(self, settings: argparse.Namespace) -> None:
+        self.settings = settings
+        self.model, self.dataset = quickstart_inputs()
+        self.logs = WORK / "logs"
+
+    # ---- commands --------------------------------------------------------------------------------------------------
+
+    def train_command(self, variant: Variant, reviews: int, eval_reviews: int, directory: Path) -> list[str]:
+        """One epoch over `reviews`; a peer evaluates in the same process."""
+        if variant.peer:
+            sizes = ["--reviews", str(reviews), "--eval_reviews", str(eval_reviews), "--held_back", str(_HELD_BACK)]
+            place = ["--model", str(self.model), "--dataset", str(self.dataset), "--output_dir", str(directory)]
+            return [sys.executable, "-m", variant.peer, *place, *sizes, "--epochs", "1"]
+        return ours(
+            "fit",
+            "--config=configs/quickstart.yaml",
+            *variant.options,
+            f"--data.train_size={reviews}",
+            f"--data.val_size={eval_reviews}",
+            f"--data.test_size={_HELD_BACK}",
+            "--trainer.max_epochs=1",
+            f"--trainer.default_root_dir={directory}",
+            _PROBE,
+        )
+
+    # ---- measurements ----------------------------------------------------------------------------------------------
+
+    def train(self, name: str, repeat: int, cached: bool) -> dict[str, Any]:
+        """Trains and evaluates; a run before it, which is not measured, has filled the caches if there are none."""
+        variant, s = VARIANTS[name], self.settings
+        directory = WORK / "runs" / f"{name}-{repeat}-{self.settings.signature}"
+        command = self.train_command(variant, s.reviews, s.eval_reviews, directory)
+        log = self.logs / f"train-{name}-{repeat}.log"
+        if not cached:
+            one_step = (
+                ["--max_steps", "1"] if variant.peer else ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
+            )
+            run_process([*command, *one_step], log.with_suffix(".warm.log"))
+        report, process = self._run(command, log, gemm_every=max(2, s.reviews // 8 // 8))
+        row = {
+            "start_s": report["first_step_at"] - process.started,
+            "max_rss_mib": process.max_rss_mib,
+            "steps": report["steps"],
+            "gemm": report["gemm"],
+        }
+        if not variant.peer:
+            best = sorted(directory.glob("lightning_logs/version_*/checkpoints/best.ckpt"))[-1]
+            report, _ = self._run(ours("validate", f"--ckpt_path={best}"), log.with_suffix(".validate.log"))
+        return row | {"evaluation_s": report["evaluation_s"], "evaluated": round(report["evaluated"])}
+
+    def rows(self, rows: int, cached: bool) -> dict[str, Any]:
+        """Ten steps with that many prepared rows in all: preparing a second time, and the peak memory."""
+        command = ours(
+            "fit",
+            "--config=configs/quickstart.yaml",
+            f"--data.train_size={rows - 1000}",
+            "--data.val_size=500",
+            "--data.test_size=500",
+            "--trainer.max_steps=10",
+            "--trainer.limit_val_batches=1",
+            f"--trainer.default_root_dir={WORK / 'runs' / f'rows-{self.settings.signature}'}",
+            _PROBE,
+            _PROFILER,
+        )
+        log = self.logs / f"rows-{rows}.log"
+        first = None
+        if not cached:
+            report, _ = self._run(command, log.with_suffix(".first.log"))
+            first = report["prepare_s"]["prepare_data"]
+        report, process = self._run(command, log)
+        return {"first_prepare_s": first, "prepare_s": report["prepare_s"], "max_rss_mib": process.max_rss_mib}
+
+    @staticmethod
+    def _run(command: list[str], log: Path, gemm_every: int = 0) -> tuple[dict[str, Any], Any]:
+        report = log.with_suffix(".json")
+        report.unlink(missing_ok=True)
+        process = run_process(command, log, BENCH_REPORT=str(report), BENCH_GEMM_EVERY=str(gemm_every))
+        return json.loads(report.read_text()), process
+
+
+# ---- from measurements to figures ------------------------------------------------------------------------------------
+
+
+def figures(row: dict[str, Any], flops: float, reviews: int) -> dict[str, float]:
+    """What one training process shows, `flops` being the operations that its real tokens need."""
+    seconds = sum(step[0] for step in row["steps"])
+    rate = statistics.median(row["gemm"]) if row["gemm"] else float("nan")
+    return {
+        "train": reviews / seconds,
+        "evaluate": row["evaluated"] / row["evaluation_s"],
+        "start": row["start_s"],
+        "memory": row["max_rss_mib"],
+        "faults": statistics.median(step[1] for step in row["steps"]),
+        "share": flops / seconds / rate,
+        "gemm": rate / 1e9,
+    }
+
+
+def median_ratio(mine: Sequence[float], peers: Sequence[float]) -> float:
+    """The median over repeats of the ratio within each repeat: the machine's drift between repeats falls out."""
+    return statistics.median(m / p for m, p in zip(mine, peers, strict=True))
+
+
+_ROWS = [
+    ("training, reviews/s", "train", "{:.2f}"),
+    ("share of the GEMM rate", "share", "{:.0%}"),
+    ("evaluation, reviews/s", "evaluate", "{:.2f}"),
+    ("command to first training step, s", "start", "{:.1f}"),
+    ("peak memory, MiB", "memory", "{:,.0f}"),
+    ("page faults a step", "faults", "{:,.0f}"),
+    ("GEMM rate in these runs, GFLOP/s", "gemm", "{:.0f}"),
+]
+
+
+def render(training: dict[str, list[dict[str, float]]], rows: dict[int, list[dict[str, Any]]]) -> str:
+    """The tables, from the figures of each variant and of each number of rows, repeat by repeat."""
+    values = {name: {key: [f[key] for f in found] for key in found[0]} for name, found in training.items()}
+    table = [[title, *(_median_and_range(values[name][key], shown) for name in values)] for title, key, shown in _ROWS]
+    text = markdown_table(["median (lowest to highest)", *(VARIANTS[name].name for name in values)], table)
+
+    many, few = max(rows), min(rows)
+    prepare = [sum(row["prepare_s"].values()) for row in rows[many]]
+    first = [row["first_prepare_s"] for row in rows[many] if row["first_prepare_s"] is not None]
+
+    def ratio(key: str, mine: str, peer: str) -> float:
+        return median_ratio(values[mine][key], values[peer][key])
+
+    memory = median_ratio([r["max_rss_mib"] for r in rows[many]], [r["max_rss_mib"] for r in rows[few]])
+    goals = [
+        ("training, A's recipe, against A", f"{ratio('train', 'same', 'A'):.2f}×", "at least 3.4×"),
+        ("training, A's recipe, against B", f"{ratio('train', 'same', 'B'):.2f}×", "at least 1.4×"),
+        ("training, quickstart's recipe, against A", f"{ratio('train', 'quickstart', 'A'):.2f}×", "at least 5.5×"),
+        (
+            "training, quickstart's recipe, share of the GEMM rate",
+            f"{statistics.median(values['quickstart']['share']):.0%}",
+            "at least 70%",
+        ),
+        ("evaluation, A's recipe, against A", f"{ratio('evaluate', 'same', 'A'):.2f}×", "at least 2.0×"),
+        ("command to first step, A's recipe, against A", f"{ratio('start', 'same', 'A'):.2f}×", "at most 1×"),
+        ("peak memory, A's recipe, against A", f"{ratio('memory', 'same', 'A'):.2f}×", "at most 1×"),
+        (f"preparing {many:,} reviews, second launch", f"{statistics.median(prepare):.2f} s", "under 1 s"),
+        (f"peak memory, {many:,} reviews against {few:,}", f"{memory:.2f}×", "at most 1.1×"),
+    ]
+    text += "\n\n" + markdown_table(["ratio within a repeat, median", "measured", "goal"], goals)
+    if first:
+        text += f"\n\nPreparing {many:,} reviews at the first launch took {statistics.median(first):.0f} s."
+    return text
+
+
+def _median_and_range(found: Sequence[float], shown: str) -> str:
+    median = shown.format(statistics.median(found))
+    return median if len(found) == 1 else f"{median} ({shown.format(min(found))} to {shown.format(max(found))})"
+
+
+_DEFINITIONS = """\
+All read the same rows, in batches of 8, for one epoch, with the same pretrained weights. "A's recipe" has A's dropout
+and keeps the first 512 tokens as A does; the quickstart's recipe is configs/quickstart.yaml. *Training* is reviews over
+the time from the first step's start to the last step's end, the batches' loading included and evaluation excluded.
+*Evaluation* is what `trainer.evaluate()` reports as its run time, and for ours the whole validation loop of
+`python -m src validate`. The *first training step* is reached when it begins, its data cached by an earlier run. *Peak
+memory* is the kernel's figure for the whole process. *Page faults* are the median over steps. The *share of the GEMM
+rate* is the operations that the plain model needs on the real tokens, without padding (three times the forward pass),
+a second, over the fastest fp32 product of two 1,024 × 1,024 matrices, taken between steps all through the same process,
+the median. For a small sample B sorts as many batches at a time as it does with 1,000 reviews."""
+
+
+def needed_flops(model: Path, dataset: Path, reviews: int) -> dict[str, float]:
+    """Operations that an epoch of each variant needs on its real tokens."""
+    import torch
+    from datasets import load_dataset
+    from transformers import AutoConfig, AutoTokenizer
+
+    from src.callbacks.throughput import training_flops
+
+    rows = load_dataset("csv", data_files=str(dataset), split="train", cache_dir=str(WORK / "cache" / "datasets"))
+    texts = rows.filter(lambda source: source == "imdb", input_columns="source").shuffle(seed=42)["text"][:reviews]
+    tokens = AutoTokenizer.from_pretrained(model)(texts, truncation=True, max_length=512)["input_ids"]
+    config = AutoConfig.from_pretrained(model)
+    return {
+        name: training_flops(config, torch.tensor([min(len(row), limit) for row in tokens]))
+        for name, limit in {"A": 512, "B": 512, "same": 512, "quickstart": _quickstart_length()}.items()
+    }
+
+
+def _quickstart_length() -> int:
+    import yaml
+
+    from benchmarks.common import ROOT
+
+    config = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    return int(config["data"]["init_args"].get("max_length", 512))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=int, default=248, help="trained on, a multiple of 8 (default: 248)")
+    parser.add_argument("--eval_reviews", type=int, default=160, help="evaluated (default: 160)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="16 reviews, once: shows that it works, writes no results")
+    parser.add_argument("--fresh", action="store_true", help="forget finished measurements")
+    settings = parser.parse_args(args)
+    row_counts = [1000 + 1000, 25_000]
+    if settings.quick:
+        settings.reviews, settings.eval_reviews, settings.repeats = 16, 8, 1
+        row_counts = [1016, 1100]
+    measured = {"reviews": settings.reviews, "eval": settings.eval_reviews}
+    settings.signature = signature(measured, "common.py", "probe.py", "lightning_probe.py", "training.py", "peers/*.py")
+    store = WORK / "training.jsonl"
+    if settings.fresh:
+        store.unlink(missing_ok=True)
+
+    def finished() -> dict[tuple[str, str, int], dict[str, Any]]:
+        lines = (line for line in read_lines(store) if line["signature"] == settings.signature)
+        return {(line["kind"], line["variant"], line["repeat"]): line["row"] for line in lines}
+
+    bench = Bench(settings)
+    tasks = plan(settings.repeats, settings.reviews, row_counts)
+    done = finished()
+    todo = [task for task in tasks if (task.kind, task.variant, task.repeat) not in done]
+    progress = Progress(task.cost for task in todo)
+    # a smoke run does not fill the caches first
+    warmed = {(task.kind, task.variant) for task in tasks} if settings.quick else set()
+    for task in todo:
+        progress.start(f"{task.kind} {task.variant}, repeat {task.repeat + 1} of {settings.repeats}")
+        cached = (task.kind, task.variant) in warmed
+        warmed.add((task.kind, task.variant))
+        row = (
+            bench.train(task.variant, task.repeat, cached)
+            if task.kind == "train"
+            else bench.rows(int(task.variant), cached)
+        )
+        append_line(store, {**vars(task), "signature": settings.signature, "row": row})
+        progress.end(_brief(task, row, settings.reviews))
+
+    done = finished()
+    flops = needed_flops(bench.model, bench.dataset, settings.reviews)
+    repeats = range(settings.repeats)
+    training = {
+        name: [figures(done["train", name, r], flops[name], settings.reviews) for r in repeats] for name in VARIANTS
+    }
+    rows = {n: [done["rows", str(n), r] for r in repeats] for n in row_counts}
+    command = shlex.join(["python", "-m", "benchmarks.training", *(sys.argv[1:] if args is None else args)])
+    sample = f"{settings.reviews} reviews, {settings.eval_reviews} evaluated, {settings.repeats} repeats."
+    text = "\n\n".join(["## Training, beside the Hugging Face Trainer", sample, render(training, rows), _DEFINITIONS])
+    text += "\n\n" + provenance(command)
+    print("\n" + text)
+    if not settings.quick:
+        write_section(RESULTS, "bench", text)
+        print(f"\nWritten to {RESULTS}")
+
+
+def _brief(task: Task, row: dict[str, Any], reviews: int) -> str:
+    if task.kind == "rows":
+        return f"prepared in {sum(row['prepare_s'].values()):.2f} s, {row['max_rss_mib']:,.0f} MiB"
+    seconds = sum(step[0] for step in row["steps"])
+    rate = row["evaluated"] / row["evaluation_s"]
+    return f"{reviews / seconds:.2f} reviews/s, evaluation {rate:.2f}, first step after {row['start_s']:.1f} s"
+
+
+if __name__ == "__main__":
+    main()
