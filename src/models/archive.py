@@ -1,22 +1,170 @@
-"""A tokenizer as plain text inside a checkpoint, so that it can be read with `weights_only=True`."""
+"""A fine-tuned classifier at rest: inside a checkpoint, and as a Hugging Face folder.
 
+In a checkpoint the tokenizer is kept as the text of its files, so that it can be read with `weights_only=True`.
+In a folder everything is where `transformers` looks for it, the length and the side that is cut in the tokenizer's
+own settings; what those cannot say (head_tail) is in `preprocessing.json`.
+"""
+
+import json
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from src.data.tokens import Encoder
+from src.errors import UserError, one_line
+
+PREPROCESSING = "preprocessing.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A classifier without its network.
+
+    Attributes:
+        encoder: the tokenizer with the length and the truncation of the training.
+        labels: names of the classes, in the order of the logits.
+        config: of the network.
+    """
+
+    encoder: Encoder
+    labels: list[str]
+    config: PretrainedConfig
 
 
 def archive_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """The tokenizer's files: name to content."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {file.name: file.read_text() for file in sorted(Path(folder).iterdir()) if file.is_file()}
+        return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir()) if file.is_file()}
 
 
 def restore_tokenizer(files: dict[str, str]) -> PreTrainedTokenizerBase:
     """The tokenizer of which `archive_tokenizer` made `files`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            (Path(folder) / Path(name).name).write_text(content)
+            (Path(folder) / Path(name).name).write_text(content, "utf-8")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         return tokenizer
+
+
+def archive_in(checkpoint: Mapping[str, Any], path: Path) -> Archive:
+    """What a checkpoint of `BertClassifier`, read from `path`, says of its classifier.
+
+    Raises:
+        UserError: it is a checkpoint of another module.
+    """
+    if "classifier" not in checkpoint:
+        raise UserError(f"{path} is no checkpoint of a BertClassifier: there is no classifier in it")
+    content = checkpoint["classifier"]
+    return Archive(
+        encoder=Encoder(restore_tokenizer(content["tokenizer"]), content["max_length"], content["truncation"]),
+        labels=list(content["labels"]),
+        config=AutoConfig.for_model(**content["config"]),
+    )
+
+
+def network_in(checkpoint: Mapping[str, Any], archive: Archive, path: Path) -> PreTrainedModel:
+    """The network of that checkpoint, as `transformers` makes it, in fp32 and eval mode.
+
+    Raises:
+        UserError: the weights are not those of the configuration.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    prefix = "model."
+    weights = {
+        name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    # on "meta" nothing is allocated or drawn at random, but buffers that are no weights (BERT's positions) would be
+    # empty too: so build in full
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the weights in {path} are not those of its configuration: {one_line(error)[:300]}") from error
+    network.eval()
+    return network
+
+
+def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> None:
+    """Writes what `transformers.pipeline("text-classification", folder)` runs, and `read_folder` reads."""
+    with _no_progress_bars():
+        network.save_pretrained(folder)
+    # safetensors makes files that nobody but their owner can read
+    (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
+    encoder = archive.encoder
+    # a copy, since the caller's tokenizer is in use
+    tokenizer = restore_tokenizer(archive_tokenizer(encoder.tokenizer))
+    tokenizer.model_max_length = encoder.max_length
+    tokenizer.truncation_side = "left" if encoder.truncation == "tail" else "right"
+    tokenizer.save_pretrained(folder)
+    preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
+    (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
+
+
+def read_folder(folder: Path) -> Archive:
+    """What a folder says of its classifier: an exported one, or any other that `transformers` made.
+
+    Raises:
+        UserError: there is no classifier in it, or it cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no exported model: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise classes of their own of many kinds
+        raise UserError(f"{folder} cannot be read as a model: {one_line(error)[:300]}") from error
+    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    settings: dict[str, Any] = {
+        "max_length": min(tokenizer.model_max_length, longest),
+        "truncation": "tail" if tokenizer.truncation_side == "left" else "head",
+    }
+    if (folder / PREPROCESSING).is_file():
+        settings = json.loads((folder / PREPROCESSING).read_text())
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    return Archive(Encoder(tokenizer, **settings), labels, config)
+
+
+def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
+    """The network of an exported folder, in fp32 and eval mode.
+
+    Raises:
+        UserError: it has no safetensors, they cannot be read, or they lack weights (the head, say).
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with _no_progress_bars():
+            network, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=archive.config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:  # as above
+        raise UserError(f"the weights in {folder} cannot be read: {one_line(error)[:300]}") from error
+    if report["missing_keys"]:
+        raise UserError(f"{folder} is no trained classifier: it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
+    result: PreTrainedModel = network
+    result.eval()
+    return result
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without those of `transformers`, whose one file takes a moment."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()

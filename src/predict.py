@@ -1,0 +1,312 @@
+"""`python -m src predict`: labels the reviews of a file with a checkpoint, an exported folder or an ONNX file."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from src.errors import Interrupted, UsageError, UserError, tell
+from src.prediction_files import (
+    Journal,
+    PredictionWriter,
+    Progress,
+    chain_hash,
+    hash_files,
+    open_output,
+    sync,
+    write_errors,
+)
+from src.review_files import STANDARD, BadLine, ReviewFile, Row
+from src.signals import interrupted_by_signals
+
+if TYPE_CHECKING:
+    from src.inference import Classifier
+
+# Sorting 512 IMDb reviews by length leaves 0.8% of padding at batch size 8; a kill loses the work on as many at most.
+_ROWS_A_WINDOW = 512
+_CHARACTERS_A_WINDOW = 20_000_000
+_BAD_LINES_TOLD = 20
+_BATCH_SIZE_CPU = 8
+_BATCH_SIZE_GPU = 128
+
+_DESCRIPTION = """\
+Labels the reviews of a file.
+
+Each row of the input is written with all its columns, and with `label`, `score` (the probability of that label) and
+`probability_NAME` for each class; a column of the input that has one of these names is kept as `input_NAME`. The
+order is the input's. A review over the model's length is cut as in training; an empty one gets no label. A line that
+cannot be read is named on stderr and left out, and the exit status is 1. Where the output is a file and the
+prediction is killed, the same command goes on where it stopped.
+"""
+
+
+def main(args: list[str]) -> int:
+    """Runs `predict ARGS` and returns its exit status."""
+    try:
+        options = _parse(args)
+        with interrupted_by_signals():
+            return _predict(options)
+    except (UserError, Interrupted) as error:
+        return tell(error)
+
+
+def _parse(args: list[str]) -> Any:
+    parser = ArgumentParser(
+        prog="python -m src predict", description=_DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        required=True,
+        help="a checkpoint (a file, or `best` or `last` of the newest run), a folder made by `export`, or an .onnx "
+        "file in one",
+    )
+    parser.add_argument("--input", required=True, help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - for stdin")
+    parser.add_argument("--output", required=True, help="a .csv or .jsonl file, or - for stdout")
+    parser.add_argument("--text_column", default="text", help="the column with the reviews")
+    parser.add_argument(
+        "--input_format",
+        choices=("csv", "tsv", "jsonl", "parquet", "txt"),
+        help="in place of the suffix; stdin is taken for txt, a review a line",
+    )
+    parser.add_argument(
+        "--output_format", choices=("csv", "jsonl"), help="in place of the suffix; stdout is written as csv"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help=f"reviews computed at once; null is {_BATCH_SIZE_CPU}, and {_BATCH_SIZE_GPU} on a GPU",
+    )
+    try:
+        options = parser.parse_args(args)
+    except ArgumentError as error:
+        raise UsageError(str(error)) from error
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UsageError(f"--batch_size is {options.batch_size}; it must be 1 or more")
+    if options.output_format is None:
+        options.output_format = _output_format(options.output)
+    return options
+
+
+def _output_format(output: str) -> str:
+    formats = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+    if output == STANDARD:
+        return "csv"
+    suffix = Path(output).suffix.lower()
+    if suffix not in formats:
+        raise UsageError(f"--output {output} ends neither in .csv nor in .jsonl: name its format by --output_format")
+    return formats[suffix]
+
+
+def _predict(options: Any) -> int:
+    reviews = ReviewFile(options.input, options.input_format, options.text_column)
+    if options.output != STANDARD:
+        _check_output(options.output, options.input)
+    total, columns = reviews.survey()
+    classifier = _load(options.ckpt_path)
+    run = _Prediction(options, reviews, classifier)
+    return run.run(total, columns)
+
+
+def _check_output(output: str, source: str) -> None:
+    path = Path(output)
+    if source != STANDARD and path.exists() and path.samefile(source):
+        raise UserError(f"--output {output} is the input itself: name another file")
+    if path.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder of --output {output} cannot be made: {error.strerror}") from error
+
+
+def _load(name: str) -> "Classifier":
+    from src.inference import load
+    from src.runs import find_checkpoint
+
+    path = Path(name).expanduser()
+    if name in ("best", "last") and not path.exists():
+        path = find_checkpoint(name, Path())
+    return load(path)
+
+
+class _Prediction:
+    """One prediction of a file: windows of rows, sorted within, written in order."""
+
+    def __init__(self, options: Any, reviews: ReviewFile, classifier: "Classifier") -> None:
+        self.options = options
+        self.reviews = reviews
+        self.classifier = classifier
+        self.batch_size = options.batch_size or _default_batch_size(options.ckpt_path)
+        output = Path(options.output)
+        # a pipe or a device cannot be gone on with either
+        is_file = options.output != STANDARD and (output.is_file() or not output.exists())
+        self.journal = Journal(output) if is_file else None
+        self.bad: list[int] = []
+        self.n_empty = 0
+        self.n_done = 0
+
+    def run(self, total: int | None, columns: list[str]) -> int:
+        """Predicts what is not done yet; 1 where there were bad lines, else 0."""
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        windows = self._windows()
+        first: list[Row] = []
+        if not columns:
+            # of standard input, the columns are those of its first window
+            first = next(windows, [])
+            columns = list(dict.fromkeys(column for row in first for column in row.fields))
+        columns = columns or [self.options.text_column]
+        start = Progress(model=self._model_hash(), settings=self._settings(), columns=columns)
+        done = self.journal.read(start) if self.journal else start
+        self.n_done = done.rows
+        if done.rows:
+            print(f"{self.options.output} holds {done.rows:,} rows already: going on from there", file=sys.stderr)
+        output = self.options.output
+        # in a log, a line every ten seconds is enough
+        interval = 0.1 if sys.stderr.isatty() else 10
+        with (
+            self._interrupts(),
+            write_errors(output, resumable=self.journal is not None),
+            open_output(output, done.size) as stream,
+            tqdm(total=total, initial=done.rows, unit=" reviews", file=sys.stderr, mininterval=interval) as bar,
+        ):
+            self._write(stream, columns, self._remaining(chain([first] if first else [], windows), done), done, bar)
+        if self.journal:
+            self.journal.remove()
+        return self._report()
+
+    def _write(
+        self,
+        stream: BinaryIO,
+        columns: list[str],
+        windows: Iterable[tuple[list[Row], str]],
+        done: Progress,
+        bar: Any,
+    ) -> None:
+        writer = PredictionWriter(stream, self.options.output_format, columns, self.classifier.labels)
+        known = {*columns}
+        _tell_renamed(columns, writer)
+        if self.journal:
+            self.journal.write(done)
+        if not done.rows:
+            writer.header()
+        for window, rows_hash in windows:
+            kept = window
+            if self.options.output_format == "csv" and self.reviews.path == STANDARD:
+                kept = [row for row in window if self._fits(row, known, bar)]
+            writer.write(kept, self._predict_window(kept, bar))
+            if self.journal:
+                done = replace(done, rows=done.rows + len(window), rows_hash=rows_hash, size=sync(stream))
+                self.journal.write(done)
+            self.n_done += len(window)
+
+    def _predict_window(self, rows: list[Row], bar: Any) -> list[list[float] | None]:
+        """The probabilities of each row; None for one with no text."""
+        from src.inference import probabilities
+
+        filled = [i for i, row in enumerate(rows) if row.text.strip()]
+        self.n_empty += len(rows) - len(filled)
+        bar.update(len(rows) - len(filled))
+        tokens = self.classifier.encoder.encode([rows[i].text for i in filled]) if filled else []
+        logits = self.classifier.logits_of_tokens(tokens, self.batch_size, bar.update)
+        found: list[list[float] | None] = [None] * len(rows)
+        for i, row in zip(filled, probabilities(logits).tolist() if filled else [], strict=True):
+            found[i] = row
+        return found
+
+    @contextmanager
+    def _interrupts(self) -> Iterator[None]:
+        """Adds to the message of a signal how far the prediction came."""
+        try:
+            yield
+        except Interrupted as error:
+            advice = "; the same command goes on from there" if self.journal else ""
+            raise Interrupted(error.signum, f"{error} after {self.n_done:,} rows{advice}") from None
+
+    # ---- rows to windows -------------------------------------------------------------------------------------------
+
+    def _windows(self) -> Iterator[list[Row]]:
+        """The rows of the input in windows; they depend on the input alone, so that a resumed run cuts the same."""
+        window: list[Row] = []
+        characters = 0
+        for row in self.reviews.rows():
+            if isinstance(row, BadLine):
+                self._tell_bad(row)
+                continue
+            window.append(row)
+            characters += len(row.text)
+            if len(window) == _ROWS_A_WINDOW or characters > _CHARACTERS_A_WINDOW:
+                yield window
+                window, characters = [], 0
+        if window:
+            yield window
+
+    def _remaining(self, windows: Iterable[list[Row]], done: Progress) -> Iterator[tuple[list[Row], str]]:
+        """The windows after those that are done, each with the hash of all rows up to its end.
+
+        Raises:
+            UserError: those that are done are not those that the input begins with.
+        """
+        n_rows, rows_hash = 0, ""
+        for window in windows:
+            rows_hash = chain_hash(rows_hash, window)
+            n_rows += len(window)
+            if n_rows > done.rows:
+                if n_rows - len(window) < done.rows:
+                    break
+                yield window, rows_hash
+            elif n_rows == done.rows and rows_hash != done.rows_hash:
+                break
+        else:
+            if n_rows >= done.rows:
+                return
+        assert self.journal is not None
+        raise self.journal.mismatch()
+
+    def _fits(self, row: Row, known: set[str], bar: Any) -> bool:
+        """Whether the csv, whose header is written, has a column for each field of the row."""
+        extra = [column for column in row.fields if column not in known]
+        if extra:
+            self._tell_bad(BadLine(row.number, f"has the field {extra[0]!r}, for which the csv has no column"))
+            bar.update(1)
+        return not extra
+
+    # ---- what is said ----------------------------------------------------------------------------------------------
+
+    def _tell_bad(self, line: BadLine) -> None:
+        self.bad.append(line.number)
+        if len(self.bad) <= _BAD_LINES_TOLD:
+            print(f"{self.reviews.name}, line {line.number}: {line.reason}", file=sys.stderr)
+
+    def _report(self) -> int:
+        if self.n_empty:
+            print(f"{self.n_empty:,} reviews are empty and have no label", file=sys.stderr)
+        if not self.bad:
+            return 0
+        named = ", ".join(map(str, self.bad[:_BAD_LINES_TOLD])) + (", …" if len(self.bad) > _BAD_LINES_TOLD else "")
+        count = f"{len(self.bad):,} line{'s' if len(self.bad) > 1 else ''}"
+        raise UserError(f"{count} of {self.reviews.name} could not be read and are left out: {named}")
+
+    def _model_hash(self) -> str:
+        return hash_files(self.classifier.files) if self.journal else ""
+
+    def _settings(self) -> dict[str, str]:
+        return {"text_column": self.options.text_column, "output_format": self.options.output_format}
+
+
+def _tell_renamed(columns: list[str], writer: PredictionWriter) -> None:
+    for column in columns:
+        if (name := writer.renamed(column)) != column:
+            print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
+
+
+def _default_batch_size(ckpt_path: str) -> int:
+    import torch
+
+    on_gpu = torch.cuda.is_available() and not ckpt_path.endswith(".onnx")
+    return _BATCH_SIZE_GPU if on_gpu else _BATCH_SIZE_CPU

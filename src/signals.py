@@ -1,0 +1,23 @@
+"""SIGINT and SIGTERM for commands without a Trainer: they end at once, by an exception."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from src.errors import Interrupted
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Raises Interrupted where a signal comes within the block; puts the old handlers back after it."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")
+
+    before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
