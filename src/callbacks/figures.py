@@ -51,7 +51,7 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> F
     n, right, mean = calibration_bins(confidence, correct)
     used = n > 0
     ece = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct).int(), n_bins=_BINS)
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=(5, 5), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     curve.plot([lowest, 1], [lowest, 1], color="0.6", linestyle="--", label="as sure as right")
     _shares(curve, mean[used], right[used], n[used], marker="o", label="model (95% intervals)")
@@ -86,12 +86,12 @@ def accuracy_by_length(lengths: np.ndarray, correct: np.ndarray) -> Figure:
     n = np.bincount(group)
     right = np.bincount(group, weights=correct).astype(int)
     starts = [int(lengths[group == i].min()) for i in range(len(ends))]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
     _shares(axes, np.arange(len(ends)), right, n, marker="s", linestyle="none", label="group (95% intervals)")
     axes.axhline(correct.mean(), color="0.6", linestyle="--", label=f"all rows: {correct.mean():.3f}")
     names = [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True)]
-    axes.set_xticks(range(len(ends)), [f"{name}\nn={k}" for name, k in zip(names, n, strict=True)])
+    axes.set_xticks(range(len(ends)), [f"{name}\nn={k}" for name, k in zip(names, n, strict=True)], fontsize=8)
     axes.set(xlabel="tokens of the review, as the model read it", ylabel="accuracy")
     axes.set_ylim(top=1.02)
     axes.legend()

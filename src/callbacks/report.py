@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from src.callbacks.review_table import review_table
+from src.callbacks.review_list import review_list
 from src.checkpoints import read_checkpoint
 from src.data.labels import MASKED_LABEL
 
-_REVIEWS_A_TABLE = 10
+_REVIEWS_A_LIST = 10
 _MOST_CURVES = 10  # a page with one precision-recall curve for each of 1,000 classes is read by no one
 
 
@@ -141,14 +141,14 @@ class Report(lightning.Callback):
             writer.add_pr_curve(tag, (rows.label == k).astype(int), rows.probabilities[:, k], step)
 
         for tag, chosen in (
-            ("most_wrong", rows.most_wrong(_REVIEWS_A_TABLE)),
-            ("least_sure", rows.least_sure(_REVIEWS_A_TABLE)),
+            ("most_wrong", rows.most_wrong(_REVIEWS_A_LIST)),
+            ("least_sure", rows.least_sure(_REVIEWS_A_LIST)),
         ):
-            writer.add_text(f"{name}/{tag}", self._table(data, rows, name, chosen), step)
+            writer.add_text(f"{name}/{tag}", self._reviews(data, rows, name, chosen), step)
 
-    def _table(self, data: Any, rows: EvaluatedRows, name: str, chosen: np.ndarray) -> str:
+    def _reviews(self, data: Any, rows: EvaluatedRows, name: str, chosen: np.ndarray) -> str:
         reviews = data.texts(name)[rows.position[chosen].tolist()]
-        return review_table(
+        return review_list(
             reviews["row"],
             [data.label_names[k] for k in rows.label[chosen]],
             [data.label_names[k] for k in rows.predicted[chosen]],

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +56,15 @@ def read_events(run: Path) -> EventAccumulator:
     return EventAccumulator(str(run), size_guidance={"tensors": 0, "images": 0}).Reload()
 
 
-def table(events: EventAccumulator, tag: str) -> pd.DataFrame:
-    """The last table of a tag, as a reader sees it; empty where the report says that there is none."""
+def listed(events: EventAccumulator, tag: str) -> pd.DataFrame:
+    """The last list of reviews of a tag, as a reader sees it; empty where the report says that there is none."""
     markdown = events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "<" not in markdown
-    if markdown == "None.":
-        return pd.DataFrame(columns=["row", "label", "predicted", "probability", "review"])
-    lines = [line.strip("| ").split(" | ") for line in markdown.splitlines() if not line.startswith("| ---")]
-    rows = [[html.unescape(cell) for cell in line] for line in lines[1:]]
-    return pd.DataFrame(rows, columns=lines[0]).astype({"row": int, "probability": float})
+    pattern = r"\*\*row (\d+)\*\*: label \*\*(.+)\*\*, predicted \*\*(.+)\*\* with ([\d.]+)\n\n> (.+)"
+    entries = re.findall(pattern, markdown)
+    assert bool(entries) != (markdown == "None.")
+    frame = pd.DataFrame(entries, columns=["row", "label", "predicted", "probability", "review"])
+    return frame.map(html.unescape).astype({"row": int, "probability": float})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_every_row_is_in_the_precision_recall_curve(run: Path, events: EventAccu
 def test_most_wrong_are_those_with_the_highest_probability_of_a_wrong_class(
     events: EventAccumulator, judged: pd.DataFrame
 ) -> None:
-    shown = table(events, "test/most_wrong")
+    shown = listed(events, "test/most_wrong")
     rows = np.random.default_rng(42).permutation(len(judged))[-N_TEST:]  # DESIGN's rule: the last of the shuffle
     tested = judged.loc[rows]
     wrong = tested[tested["predicted"] != tested["label"]]
@@ -129,7 +130,7 @@ def test_most_wrong_are_those_with_the_highest_probability_of_a_wrong_class(
 
 
 def test_least_sure_are_those_nearest_to_an_even_choice(events: EventAccumulator, judged: pd.DataFrame) -> None:
-    shown = table(events, "test/least_sure")
+    shown = listed(events, "test/least_sure")
     tested = judged.loc[np.random.default_rng(42).permutation(len(judged))[-N_TEST:]]
     assert np.allclose(shown["probability"], tested["probability"].sort_values()[:10], atol=1e-4)
     assert len(shown) == 10
@@ -163,6 +164,8 @@ def test_two_ranks_report_what_one_does(run: Path, tmp_path: Path, n_test: int) 
         events = read_events(folder / "version_0")
         assert json.loads((folder / "version_0" / "test.json").read_text())["n"] == n_test
         assert len(events.Images("test/calibration")) >= 1
-        texts.append([table(events, f"test/{tag}").drop(columns="probability") for tag in ("most_wrong", "least_sure")])
+        texts.append(
+            [listed(events, f"test/{tag}").drop(columns="probability") for tag in ("most_wrong", "least_sure")]
+        )
     for one, two in zip(*texts, strict=True):
         pd.testing.assert_frame_equal(one, two)

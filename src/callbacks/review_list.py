@@ -1,4 +1,4 @@
-"""Reviews as a Markdown table that shows them as they are, whatever they hold."""
+"""Reviews as Markdown that shows them as they are, whatever they hold."""
 
 import re
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ _SPECIAL = re.compile(r"[!\"#&()*+./:<=>@\[\\\]^_`{|}~-]")
 _LINE_BREAK = re.compile(r"<br\s*/?>")
 
 
-def review_table(
+def review_list(
     rows: Sequence[int],
     labels: Sequence[str],
     predictions: Sequence[str],
     probabilities: Sequence[float],
     texts: Sequence[str],
 ) -> str:
-    """A table of reviews: row number in the source, true class, predicted class and its probability, and the text.
+    """Each review below a line with its row number in the source, its class, the predicted one and its probability.
+
+    Not a table: TensorBoard makes the columns beside a long text so narrow that it breaks words in them.
 
     Texts and names of classes are not trusted: TensorBoard turns Markdown into HTML, so a review could otherwise
     put a link or a picture from anywhere on the page. (It strips scripts itself; other readers may not.)
     """
-    if not rows:
-        return "None."
-    lines = ["| row | label | predicted | probability | review |", "| ---: | --- | --- | ---: | --- |"]
-    lines += [
-        f"| {row} | {escape(label)} | {escape(prediction)} | {probability:.4f} | {escape(shorten(text))} |"
+    entries = [
+        f"**row {row}**: label **{escape(label)}**, predicted **{escape(prediction)}** with {probability:.4f}\n\n"
+        f"> {escape(shorten(text))}"
         for row, label, prediction, probability, text in zip(
             rows, labels, predictions, probabilities, texts, strict=True
         )
     ]
-    return "\n".join(lines)
+    return "\n\n".join(entries) or "None."
 
 
 def shorten(text: str) -> str:

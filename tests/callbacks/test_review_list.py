@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from src.callbacks.review_table import escape, review_table, shorten
+from src.callbacks.review_list import escape, review_list, shorten
 
 TAG = re.compile(r"<[^>]*>")
 
 
-def table_of(text: str, label: str = "pos") -> str:
-    return review_table([7], [label], ["neg"], [0.97], [text])
+def list_of(text: str, label: str = "pos") -> str:
+    return review_list([7], [label], ["neg"], [0.97], [text])
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def table_of(text: str, label: str = "pos") -> str:
     ],
 )
 def test_text_is_shown_and_not_understood(text: str) -> None:
-    """What TensorBoard makes of the table has the table's own tags, and the text word for word."""
-    page = markdown_to_safe_html(table_of(text))
-    assert sorted(set(TAG.findall(page))) == sorted(set(TAG.findall(markdown_to_safe_html(table_of("plain")))))
-    assert page.count("<td") == 5
+    """What TensorBoard makes of the list has the list's own tags, and the text word for word."""
+    page = markdown_to_safe_html(list_of(text))
+    assert sorted(set(TAG.findall(page))) == sorted(set(TAG.findall(markdown_to_safe_html(list_of("plain")))))
+    assert page.count("<blockquote>") == 1
     assert " ".join(text.split()) in html.unescape(page)
     assert "<script" not in page
     assert "<img" not in page
@@ -42,15 +42,15 @@ def test_text_is_shown_and_not_understood(text: str) -> None:
 
 def test_script_is_escaped_in_the_event_itself() -> None:
     """For readers of event files that, unlike TensorBoard, do not strip scripts."""
-    assert "<" not in table_of("<script>alert(1)</script>", label="<b>pos</b>")
+    assert "<" not in list_of("<script>alert(1)</script>", label="<b>pos</b>")
 
 
 @given(st.text(max_size=60))
-def test_any_text_stays_one_cell(text: str) -> None:
-    page = markdown_to_safe_html(table_of(text + ".", label=text + "."))
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", page, flags=re.DOTALL)
-    shown = "".join(c for c in " ".join((text + ".").split()) if c.isprintable())
-    assert [html.unescape(cell) for cell in cells] == ["7", shown.strip(), "neg", "0.9700", shown.strip()]
+def test_any_text_stays_in_its_place(text: str) -> None:
+    page = markdown_to_safe_html(list_of(text + ".", label=text + "."))
+    shown = "".join(c for c in " ".join((text + ".").split()) if c.isprintable()).strip()
+    paragraphs = [html.unescape(TAG.sub("", part)).strip() for part in page.split("<blockquote>")]
+    assert paragraphs == [f"row 7: label {shown}, predicted neg with 0.9700", shown]
 
 
 def test_characters_that_reverse_a_line_are_left_out() -> None:
@@ -65,4 +65,4 @@ def test_long_review_is_cut() -> None:
 
 
 def test_no_reviews_is_said() -> None:
-    assert review_table([], [], [], [], []) == "None."
+    assert review_list([], [], [], [], []) == "None."
