@@ -49,10 +49,10 @@ class Progress:
 
 def chain_hash(previous: str, rows: Iterable[Row]) -> str:
     """Hash of all rows up to these, from the one of those before them."""
-    digest = hashlib.sha256(previous.encode())
     for row in rows:
-        digest.update(json.dumps(row.fields, default=_json_value, sort_keys=True).encode())
-    return digest.hexdigest()
+        content = json.dumps(row.fields, default=_json_value, sort_keys=True)
+        previous = hashlib.sha256(f"{previous}{content}".encode()).hexdigest()
+    return previous
 
 
 def hash_files(paths: Sequence[Path]) -> str:

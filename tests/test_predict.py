@@ -1,0 +1,342 @@
+"""`predict` on real files with a tiny model: every format, the order, bad lines, and going on after a kill."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src import predict
+from src.inference import Classifier, load, probabilities
+from src.models.archive import archive_in, network_in
+from src.review_files import BadLine, ReviewFile, Row
+from tests.conftest import write_reviews
+from tests.synthetic import synthetic_reviews
+
+Run = Callable[..., tuple[int, str, str]]
+ADDED = ["label", "score", "probability_neg", "probability_pos"]
+
+
+@pytest.fixture
+def reviews() -> pd.DataFrame:
+    """40 reviews in a random order, with two more columns."""
+    frame = synthetic_reviews(40, seed=5).sample(frac=1, random_state=0).reset_index(drop=True)
+    return pd.DataFrame({"id": frame.index + 100, "text": frame.text, "truth": frame.label})
+
+
+def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def expected_probabilities(checkpoint: Path, texts: list[str]) -> np.ndarray:
+    """By the plain network of `transformers`, one text at a time, so with no padding."""
+    content = torch.load(checkpoint, weights_only=True)
+    archive = archive_in(content, checkpoint)
+    network = network_in(content, archive, checkpoint)
+    with torch.inference_mode():
+        rows = [network(torch.tensor(archive.encoder.encode([text]))).logits.softmax(-1) for text in texts]
+    return torch.cat(rows).numpy()
+
+
+# ---- formats -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_rows_keep_their_order_and_columns_and_get_the_probabilities_of_the_plain_network(
+    suffix: str, reviews: pd.DataFrame, tiny_checkpoint: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    source = write_reviews(tmp_path / f"in{suffix}", reviews)
+    status, _, err = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input", str(source), "--output=out.csv")
+    assert status == 0
+    assert "40/40" in err
+    out = pd.read_csv("out.csv")
+    assert list(out.columns) == ["id", "text", "truth", *ADDED]
+    pd.testing.assert_frame_equal(out[["id", "text", "truth"]], reviews, check_dtype=False)
+    expected = expected_probabilities(tiny_checkpoint, list(reviews.text))
+    np.testing.assert_allclose(out[["probability_neg", "probability_pos"]], expected, atol=2e-6)
+    assert list(out.label) == [["neg", "pos"][i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(out.score, expected.max(1), atol=2e-6)
+    # the tiny model has learnt its synthetic reviews, so that a mixed-up order would show
+    assert (out.label == out.truth).mean() > 0.8
+    assert not Path("out.csv.partial").exists()
+
+
+def test_lines_of_text_from_stdin_to_stdout(
+    reviews: pd.DataFrame, tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin_of(monkeypatch, "\n".join(reviews.text).encode())
+    status, out, _ = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input=-", "--output=-")
+    assert status == 0
+    table = pd.read_csv(io.StringIO(out))
+    assert list(table.columns) == ["text", *ADDED]
+    assert list(table.text) == list(reviews.text)
+
+
+def test_json_keeps_types_and_nesting(
+    tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"text": "great", "tags": ["a", {"b": 1}], "n": 3, "é": None}, {"text": "awful, dull", "n": 1.5}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = ("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.jsonl")
+    assert run_cli(*base, "--output=out.jsonl")[0] == 0
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [{k: v for k, v in row.items() if k not in ADDED} for row in found] == rows
+    assert found[0]["score"] == pytest.approx(max(found[0]["probability_neg"], found[0]["probability_pos"]))
+    # a table has all columns that any line has
+    assert run_cli(*base, "--output=out.csv")[0] == 0
+    table = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
+    assert json.loads(table[0]["tags"]) == rows[0]["tags"]
+    assert table[1]["n"] == "1.5"
+    assert table[1]["tags"] == ""
+    # and the same from stdin, where the format is named
+    stdin_of(monkeypatch, Path("in.jsonl").read_bytes())
+    arguments = ["predict", "--ckpt_path", str(tiny_checkpoint), "--input=-", "--input_format=jsonl", "--output=-"]
+    assert run_cli(*arguments, "--output_format=jsonl")[1] == Path("out.jsonl").read_text()
+
+
+def test_a_column_with_a_name_of_ours_is_kept_under_another(
+    reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run
+) -> None:
+    _, _, err = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), f"--input={reviews_csv}", "--output=o.csv")
+    out = pd.read_csv("o.csv")
+    assert list(out.columns) == ["text", "input_label", *ADDED]
+    assert list(out.input_label) == list(pd.read_csv(reviews_csv).label)
+    assert "'input_label'" in err
+
+
+def test_another_text_column(tiny_checkpoint: Path, run_cli: Run) -> None:
+    Path("in.csv").write_text("review,text\ngreat,1\nawful,2\n")
+    base = ("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.csv", "--output=o.csv")
+    assert run_cli(*base, "--text_column=review")[0] == 0
+    given = pd.read_csv("o.csv")
+    assert run_cli(*base)[0] == 0
+    assert abs(given.probability_neg - pd.read_csv("o.csv").probability_neg).max() > 1e-3
+
+
+# ---- odd texts -----------------------------------------------------------------------------------------------------
+
+
+def test_empty_texts_have_no_label_and_long_ones_are_cut_as_in_training(tiny_checkpoint: Path, run_cli: Run) -> None:
+    long = "great " * 61 + "dull " * 5000  # 64 tokens, with [CLS] and [SEP], are what the model takes
+    texts = ["great", "", "  ", None, long, "great " * 61 + "the"]
+    Path("in.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    status, _, err = run_cli(
+        "predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.jsonl", "--output=out.jsonl", "--batch_size=1"
+    )
+    assert status == 0
+    assert "3 reviews are empty" in err
+    out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in out] == texts
+    assert [row["label"] is None for row in out] == [False, True, True, True, False, False]
+    assert out[1] == {"text": "", **dict.fromkeys(ADDED)}
+    cut = expected_probabilities(tiny_checkpoint, ["great " * 61 + "dull"])
+    assert out[4]["probability_neg"] == pytest.approx(cut[0, 0], abs=2e-6)
+
+
+def test_bad_lines_are_named_and_the_rest_is_done(tiny_checkpoint: Path, run_cli: Run) -> None:
+    lines = ['{"text": "great"}', "{", '{"txt": 1}', "[1]", '{"text": 3}', "", '{"text": "aw\\u00e9ful"}']
+    Path("in.jsonl").write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff"}\n')
+    status, _, err = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.jsonl", "--output=out.jsonl")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: 6 lines of in.jsonl could not be read and are left out: 2, 3, 4, 5")
+    assert "line 5: has int in 'text', not text" in err
+    assert "line 8: is not UTF-8" in err
+    assert len(Path("out.jsonl").read_text().splitlines()) == 2
+
+
+def test_bad_lines_of_a_csv_are_named_by_the_line_they_begin_in(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(
+        b'\xef\xbb\xbftext,id\n"two\nlines",1\nonly\n\na,b,c\nr\xe9sum\xe9,2\n"a"b,3\nlast,4\n"never closed,5\nx,6\n'
+    )
+    rows = list(ReviewFile(str(tmp_path / "in.csv"), None, "text").rows())
+    assert [(row.number, row.fields["id"]) for row in rows if isinstance(row, Row)] == [(2, "1"), (9, "4")]
+    assert [row.number for row in rows if isinstance(row, BadLine)] == [4, 6, 7, 8, 10]
+
+
+def test_reading_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    with path.open("w") as stream:
+        stream.write("text\n")
+        stream.writelines(f"{'word ' * 100}{i}\n" for i in range(20_000))
+    tracemalloc.start()
+    assert sum(1 for _ in ReviewFile(str(path), None, "text").rows()) == 20_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 10_000_000
+    assert peak < 2_000_000
+
+
+# ---- going on after a kill -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stop_at_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes windows of 16 rows, and has SIGTERM come within the given one."""
+    monkeypatch.setattr(predict, "_ROWS_A_WINDOW", 16)
+    monkeypatch.setattr(predict, "_BATCHES_A_WINDOW", 1)
+    original = Classifier.logits_of_tokens
+
+    def stop(at: int) -> None:
+        count = 0
+
+        def logits(self: Classifier, *args: object) -> np.ndarray:
+            nonlocal count
+            count += 1
+            if count == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Classifier, "logits_of_tokens", logits)
+
+    return stop
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
+    suffix: str, reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_window: Callable[[int], None]
+) -> None:
+    base = ("predict", "--ckpt_path", str(tiny_checkpoint), f"--input={reviews_csv}")
+    stop_at_window(0)
+    assert run_cli(*base, f"--output=whole{suffix}")[0] == 0
+    stop_at_window(4)
+    status, _, err = run_cli(*base, f"--output=out{suffix}")
+    assert status == 143
+    assert "SIGTERM after 48 rows; the same command goes on" in err
+    # what a kill in the midst of writing leaves
+    with Path(f"out{suffix}").open("a") as stream:
+        stream.write("half a li")
+    stop_at_window(0)
+    status, _, err = run_cli(*base, f"--output=out{suffix}")
+    assert status == 0
+    assert "holds 48 rows already" in err
+    assert Path(f"out{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
+    assert sorted(path.name for path in Path().iterdir()) == [f"out{suffix}", f"whole{suffix}"]
+
+
+def test_a_partial_output_of_another_input_model_or_format_is_left_alone(
+    reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_window: Callable[[int], None]
+) -> None:
+    def start(checkpoint: Path, source: Path, *more: str) -> tuple[int, str]:
+        status, _, err = run_cli("predict", f"--ckpt_path={checkpoint}", f"--input={source}", "--output=out.csv", *more)
+        return status, err.splitlines()[-1]
+
+    stop_at_window(3)
+    assert start(tiny_checkpoint, reviews_csv)[0] == 143
+    before = Path("out.csv").read_bytes()
+    stop_at_window(0)
+    other = pd.read_csv(reviews_csv)
+    other.loc[20, "text"] = "another"
+    other.to_csv("other.csv", index=False)
+    short = pd.read_csv(reviews_csv)[:5]
+    short.to_csv("short.csv", index=False)
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    torch.save(content | {"epoch": 99}, "other.ckpt")
+    for arguments, reason in (
+        ((tiny_checkpoint, Path("other.csv")), "another input"),
+        ((tiny_checkpoint, Path("short.csv")), "another input"),
+        ((Path("other.ckpt"), reviews_csv), "another model"),
+        ((tiny_checkpoint, reviews_csv, "--output_format=jsonl"), "other options"),
+    ):
+        status, line = start(*arguments)
+        assert status == 1
+        assert reason in line
+        assert "out.csv.partial" in line
+        assert Path("out.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_sigkill_loses_no_row_and_repeats_none(reviews_csv: Path, tiny_checkpoint: Path) -> None:
+    frame = pd.concat([pd.read_csv(reviews_csv)] * 40, ignore_index=True)
+    frame.assign(id=frame.index).to_csv("in.csv", index=False)
+    command = [sys.executable, "-m", "src", "predict", f"--ckpt_path={tiny_checkpoint}", "--input=in.csv"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([*command, "--output=out.csv"], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    journal = Path("out.csv.partial")
+    while not journal.exists() or json.loads(journal.read_text())["rows"] == 0:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert journal.exists()
+    done = subprocess.run([*command, "--output=out.csv"], env=environment, capture_output=True, text=True, check=True)
+    assert "rows already" in done.stderr
+    assert list(pd.read_csv("out.csv").id) == list(frame.index)
+
+
+# ---- models and mistakes -------------------------------------------------------------------------------------------
+
+
+def test_the_python_interface_gives_the_logits_of_the_plain_network(
+    reviews: pd.DataFrame, tiny_checkpoint: Path
+) -> None:
+    classifier = load(tiny_checkpoint)
+    logits = classifier.logits(list(reviews.text), batch_size=7)
+    assert logits.shape == (40, 2)
+    expected = expected_probabilities(tiny_checkpoint, list(reviews.text))
+    np.testing.assert_allclose(probabilities(logits), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [
+        (["--ckpt_path=nowhere.ckpt"], 1, "no checkpoint nowhere.ckpt"),
+        (["--ckpt_path=."], 1, "no config.json"),
+        (["--ckpt_path=model.onnx"], 1, "no ONNX file"),
+        (["--ckpt_path=best"], 1, "no run has a best.ckpt yet"),
+        (["--input=nowhere.csv"], 1, "no input file nowhere.csv"),
+        (["--input=in.doc"], 1, "--input_format"),
+        (["--input=in.csv", "--text_column=review"], 1, "--text_column"),
+        (["--input=empty.csv"], 1, "is empty"),
+        (["--output=in.csv"], 1, "is the input itself"),
+        (["--output=out.xlsx"], 2, "--output_format"),
+        (["--batch_size=0"], 2, "1 or more"),
+        (["--batch_size=many"], 2, "batch_size"),
+        (["--nonsense=1"], 2, "nonsense"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    change: list[str], status: int, reason: str, run_cli: Run, tiny_checkpoint: Path
+) -> None:
+    Path("in.csv").write_text("text\ngreat\n")
+    Path("in.doc").write_text("great\n")
+    Path("empty.csv").write_text("")
+    options = {"--ckpt_path": str(tiny_checkpoint), "--input": "in.csv", "--output": "out.csv"}
+    options |= dict(item.split("=") for item in change)
+    found, _, err = run_cli("predict", *(f"{name}={value}" for name, value in options.items()))
+    assert found == status
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert reason in err
+
+
+def test_an_option_that_is_missing_is_told_in_one_line(run_cli: Run) -> None:
+    status, _, err = run_cli("predict", "--input=in.csv")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "ckpt_path" in err
+
+
+def test_lightning_is_not_imported(tiny_checkpoint: Path) -> None:
+    Path("in.csv").write_text("text\ngreat\n")
+    program = (
+        "import sys; from src.__main__ import main\n"
+        f"status = main(['predict', '--ckpt_path={tiny_checkpoint}', '--input=in.csv', '--output=out.csv'])\n"
+        "heavy = {'lightning', 'torchmetrics', 'datasets', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else status)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
