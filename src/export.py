@@ -196,9 +196,10 @@ def _reviews(options: Any, checkpoint: Mapping[str, Any], archive: "Archive") ->
 
 def _prepared_texts(checkpoint: Mapping[str, Any]) -> list[str]:
     """Reviews of validation, then of training, as they were prepared for the run, if they are still on this machine."""
-    keys = [value["data"] for value in checkpoint.values() if isinstance(value, dict) and "data" in value]
+    # what the data module saved, whatever its class
+    states = [value for value in checkpoint.values() if isinstance(value, dict) and {"key", "options"} <= value.keys()]
     texts: list[str] = []
-    if not keys:
+    if not states:
         return texts
     import datasets
 
@@ -206,7 +207,7 @@ def _prepared_texts(checkpoint: Mapping[str, Any]) -> list[str]:
 
     for split in ("val", "train"):
         try:
-            rows = datasets.load_from_disk(str(cache_dir() / str(keys[0]) / split))
+            rows = datasets.load_from_disk(str(cache_dir() / str(states[0]["key"]) / split))
             texts += rows["text"][: _N_REVIEWS - len(texts)]
         except (OSError, KeyError, ValueError):  # not there, or prepared by another version
             continue

@@ -22,6 +22,7 @@ from src.errors import UserError, one_line
 
 PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,14 @@ def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> Non
     # safetensors makes files that nobody but their owner can read
     (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
     encoder = archive.encoder
-    # a copy, since the caller's tokenizer is in use
-    tokenizer = restore_tokenizer(archive_tokenizer(encoder.tokenizer))
-    tokenizer.model_max_length = encoder.max_length
-    tokenizer.truncation_side = "left" if encoder.truncation == "tail" else "right"
-    tokenizer.save_pretrained(folder)
+    files = archive_tokenizer(encoder.tokenizer)
+    # in the file itself: a tokenizer saves the side that it was loaded with, whatever it has been set to
+    settings = json.loads(files[_TOKENIZER_SETTINGS])
+    settings["model_max_length"] = encoder.max_length
+    settings["truncation_side"] = "left" if encoder.truncation == "tail" else "right"
+    files[_TOKENIZER_SETTINGS] = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    for name, content in files.items():
+        (folder / name).write_text(content, "utf-8")
     preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
     (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
 
