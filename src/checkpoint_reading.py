@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from src.errors import UserError, one_line
+from src.errors import UserError
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -21,13 +21,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "Unsupported" in str(error):
+        if "Weights only load failed" in str(error) and "unsupported" in str(error).lower():
             raise UserError(
                 f"{path} holds more than tensors and plain values, which could run code: it is not read"
             ) from error
-        raise UserError(f"{path} is damaged, or no checkpoint: {one_line(error)[:200]}") from error
+        raise UserError(f"{path} is damaged, or no checkpoint") from error
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path} is damaged, or no checkpoint: {one_line(error)[:200]}") from error
+        # torch's own words are about pickles and memory maps
+        raise UserError(f"{path} is damaged, or no checkpoint") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
     return checkpoint

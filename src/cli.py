@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -112,7 +113,10 @@ class ReviewCLI(LightningCLI):
         elif checkpoint is not None:
             callbacks.append(Results(self.run, checkpoint))
         config["callbacks"] = callbacks
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, ModuleNotFoundError) as error:  # an accelerator, a strategy that does not exist
+            raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
@@ -198,17 +202,27 @@ def _run(args: list[str]) -> int:
     return 0
 
 
+_PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
+
+
 def _as_user_error(error: Exception) -> Exception:
     """A UserError for what the libraries refuse about the input or the surroundings; other errors are bugs."""
     from jsonargparse import ArgumentError
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    if isinstance(error.__cause__, UserError):
+        return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
     if isinstance(error, ArgumentError):
         return UsageError(refusal(error))
     if isinstance(error, MisconfigurationException):
         return UserError(one_line(error))
     if isinstance(error, OSError) and error.errno is not None:
         return UserError(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(str(error)):
+        return UserError(
+            f"another process of this run has died or hangs ({one_line(error)[:100]}); when none is left, go on with: "
+            "python -m src fit --ckpt_path last"
+        )
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({one_line(error)[:100]})")
     return error
@@ -228,6 +242,8 @@ def _hush() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
         r".*smaller than the logging interval.*",  # the last step of an epoch is always logged
         r".*callbacks used to create the checkpoint need to be provided.*",  # those of fit, when testing
+        r".*sync_dist=True.* when logging on epoch level.*",  # torchmetrics has gathered the ranks already
+        r".*torch.distributed.nn.functional.*is deprecated.*",
         r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, inside lightning
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -49,6 +49,8 @@ def read_command(args: list[str]) -> Command:
         return Command(name, args)
 
     configs, rest = _split(args[1:], ("--config", "-c"))
+    for config in configs:
+        _check_config(config)
     checkpoints, rest = _split(rest, ("--ckpt_path",))
     roots, _ = _split(rest, ("--trainer.default_root_dir",))
     if any(flag.startswith("--print_config") for flag in rest):
@@ -90,6 +92,19 @@ def refusal(error: object) -> str:
 
 
 _SEE_HELP = " (`python -m src fit --help` lists the options)"
+
+
+def _check_config(config: str) -> None:
+    """Names the file that is no YAML, which the parser does not."""
+    path = Path(config)
+    if not path.is_file() and "\n" not in config and ":" not in config:  # else YAML itself, which the parser takes too
+        raise UsageError(f"the config {config!r} is no file")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{config} is no YAML that can be read: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{config} holds no options, as `model:` or `trainer:`, but {one_line(content)[:50]!r}")
 
 
 def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -72,6 +72,7 @@ class ImdbDataModule(PreparedDataModule):
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine; the other ranks wait and read the cache."""
         prepared = self._prepare()
+        self.module.check(prepared.labels(), self.encoder.tokenizer)
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 

@@ -40,9 +40,15 @@ def choose_rows(
     """
     if "train" not in split_sizes:
         raise UserError(f"the data set has no split 'train' (its splits: {', '.join(split_sizes) or 'none'})")
-    for name, size in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size)):
-        if size is not None and size < (0 if name != "train_size" else 1):
-            raise UserError(f"data.{name} is {size}; it must be {'positive' if name == 'train_size' else '0 or more'}")
+    least = {
+        "train_size": (train_size, 1),
+        "val_size": (val_size, 0),
+        "test_size": (test_size, 0),
+        "subset_seed": (seed, 0),
+    }
+    for name, (number, minimum) in least.items():
+        if number is not None and number < minimum:
+            raise UserError(f"data.{name} is {number}; it must be {minimum} or more")
     if val_size is None:
         raise UserError("data.val_size must be a number of rows: they are taken from the end of the training split")
 

@@ -114,6 +114,35 @@ class BertClassifier(lightning.LightningModule):
         archive: dict[str, Any] = checkpoint["classifier"]
         return archive
 
+    def check(self, labels: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Looks for what would fail when the network is built, since the run's directory is made before that.
+
+        Raises:
+            UserError: the pretrained weights cannot be had, or do not go with the tokenizer; or the checkpoint that is
+                to be restored knows other labels, or holds the weights of another network.
+        """
+        vocabulary = self._config().vocab_size
+        if len(tokenizer) > vocabulary:
+            raise UserError(f"the tokenizer has {len(tokenizer)} tokens, but the network knows {vocabulary}")
+        archive = self._archive()
+        if archive is None:
+            pretrained.check_weights(self.hparams["model_name_or_path"])
+            return
+        if archive["labels"] != labels:
+            raise UserError(
+                f"the checkpoint knows the labels {', '.join(archive['labels'])}, but the data have {', '.join(labels)}"
+            )
+        assert self.checkpoint is not None
+        with torch.device("meta"):  # shapes alone
+            network = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**archive["config"]))
+        expected = {f"model.{name}": weight.shape for name, weight in network.state_dict().items()}
+        found = {name: weight.shape for name, weight in read_checkpoint(self.checkpoint)["state_dict"].items()}
+        if wrong := [name for name in expected | found if expected.get(name) != found.get(name)]:
+            raise UserError(
+                f"{self.checkpoint} holds the weights of another network than its configuration says: "
+                f"{len(wrong)} are missing, unknown or of another shape, among them {wrong[0]}"
+            )
+
     # ---- building --------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
@@ -122,10 +151,6 @@ class BertClassifier(lightning.LightningModule):
             return
         names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
         archive = self._archive()
-        if archive and archive["labels"] != names:
-            raise UserError(
-                f"the checkpoint knows the labels {', '.join(archive['labels'])}, but the data have {', '.join(names)}"
-            )
         changes = {
             "num_labels": len(names),
             "id2label": dict(enumerate(names)),
@@ -190,10 +215,9 @@ class BertClassifier(lightning.LightningModule):
             metrics["loss"].update(losses.detach(), weight=real.float())
             metrics["accuracy"].update(logits.detach(), batch["labels"])
         self.log("train/loss", losses.detach().sum() / real.sum().clamp(min=1), prog_bar=True, logger=False)
-        world_size = self.trainer.world_size
-        counts: Any = self.all_gather(real.sum()) if world_size > 1 else real.sum()
         # DDP averages the ranks' gradients, but ranks may differ in rows: times world_size, over all rows
-        loss: torch.Tensor = losses.sum() * world_size / counts.sum()
+        n_rows: torch.Tensor = self.trainer.strategy.reduce(real.sum(), reduce_op="sum")  # type: ignore[assignment]
+        loss: torch.Tensor = losses.sum() * self.trainer.world_size / n_rows
         return loss
 
     def configure_gradient_clipping(
@@ -231,7 +255,7 @@ class BertClassifier(lightning.LightningModule):
         logits: torch.Tensor = self(batch["input_ids"], batch["attention_mask"])
         real = (batch["labels"] != MASKED_LABEL).float()
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
-        self.eval_metrics.update(logits, batch["labels"])
+        self.eval_metrics.update(logits.softmax(dim=-1), batch["labels"])
         return logits
 
     def on_validation_epoch_end(self) -> None:

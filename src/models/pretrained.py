@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from src.data.sources import OFFLINE_HINT
 from src.errors import UserError, one_line
@@ -27,9 +29,31 @@ def load_config(name: str, **changes: Any) -> PretrainedConfig:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of the pretrained model `name`."""
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes an empty one where a folder has a configuration and no vocabulary
+        raise UserError(f"a tokenizer cannot be read from {name!r}: there is no vocabulary in it")
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of {name!r} is not one of the fast ones (tokenizer.json), which are needed")
     return tokenizer
+
+
+def check_weights(name: str) -> None:
+    """Downloads the weights of `name` if they are on the Hub, and looks whether the files are there and whole.
+
+    Raises:
+        UserError: there are no such weights, they are truncated, or a known file has another content.
+    """
+    _check_hash(name)
+    path = locate(name, "the model")
+    try:
+        where = str(path or name)
+        file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+        files = [file] if file else get_checkpoint_shard_files(where, cached_file(where, SAFE_WEIGHTS_INDEX_NAME))[0]
+        for each in files:
+            with safe_open(each, "pt"):
+                """Reads its header, which says how long the file must be."""
+    except Exception as error:  # transformers, huggingface_hub and safetensors raise classes of their own of many kinds
+        raise _unreadable("weights", name, path, error) from error
 
 
 def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTrainedModel:
@@ -60,10 +84,14 @@ def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
     try:
         return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
     except Exception as error:  # transformers, tokenizers and safetensors raise classes of their own of many kinds
-        if path is None:
-            reason = "could not be fetched from the Hub"
-            raise UserError(f"{what} of {name!r} {reason} ({one_line(error)[:200]}); {OFFLINE_HINT}") from error
-        raise UserError(f"{what} cannot be read from {name!r}: {one_line(error)[:300]}") from error
+        raise _unreadable(what, name, path, error) from error
+
+
+def _unreadable(what: str, name: str, path: Path | None, error: Exception) -> UserError:
+    if path is None:
+        reason = f"could not be fetched from the Hub ({one_line(error)[:200]})"
+        return UserError(f"{what} of {name!r} {reason}; {OFFLINE_HINT}")
+    return UserError(f"{what} cannot be read from {name!r}: {one_line(error)[:300]}")
 
 
 def _check_hash(name: str) -> None:
