@@ -4,11 +4,12 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["src.cli", "transformers.models.bert", "tests.killing"])
+_context.set_forkserver_preload(["src.cli", "transformers.models.bert", "tests.killing", "tests.evaluation_ranks"])
 
 
 def start(args: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> multiprocessing.Process:
@@ -38,9 +39,7 @@ def wait(process: multiprocessing.Process, timeout: float = 120) -> int:
 
 def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) -> list[multiprocessing.Process]:
     """Starts `world_size` ranks as torchrun does, with gloo on loopback; their outputs go to rank0.log, rank1.log …"""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     per_node = world_size // nodes
     processes = []
     for rank in range(world_size):
@@ -57,6 +56,20 @@ def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) ->
         }
         processes.append(start(args, folder / f"rank{rank}.log", {key: str(value) for key, value in env.items()}))
     return processes
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def call(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
+    """Starts a function of a module in a process of its own."""
+    process = _context.Process(target=target, args=args)
+    process.start()
+    return process  # type: ignore[return-value]
 
 
 def _child(args: list[str], folder: str, log: str, env: dict[str, str]) -> None:

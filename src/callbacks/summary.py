@@ -9,6 +9,7 @@ class Summary(lightning.Callback):
     """Prints the device, the number of parameters and steps, and the effective batch when training starts."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        log_dir = trainer.log_dir  # a broadcast: on all ranks, or none
         if not trainer.is_global_zero:
             return
         per_device = trainer.datamodule.hparams.batch_size  # type: ignore[attr-defined]
@@ -21,6 +22,6 @@ class Summary(lightning.Callback):
         begun = f" from step {trainer.global_step}" if trainer.global_step else ""
         print(
             f"Training {millions:.1f} M parameters on {trainer.strategy.root_device.type}{begun}: {batches}, "
-            f"effective batch {effective} ({parts}); log in {trainer.log_dir}",
+            f"effective batch {effective} ({parts}); log in {log_dir}",
             flush=True,
         )

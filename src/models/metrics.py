@@ -17,7 +17,10 @@ from src.data.labels import MASKED_LABEL
 
 
 def classification_metrics(num_labels: int) -> MetricCollection:
-    """Metrics over rows, updated with logits of shape (rows, labels) and labels of shape (rows,).
+    """Metrics over rows, updated with probabilities of shape (rows, labels) and labels of shape (rows,).
+
+    Probabilities, not logits: torchmetrics takes the logits of a batch for probabilities where all of them happen to
+    lie between 0 and 1, so that the result would depend on how rows are cut into batches.
 
     `accuracy` is the share of rows that are right (micro); `f1` and `auroc` are the mean over the classes (macro),
     `ece` the expected calibration error over 15 bins (Guo et al. 2017). Masked rows count in none.
