@@ -2,17 +2,13 @@
 
 import logging
 import os
-import re
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning
-import torch
 import transformers
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
@@ -22,14 +18,19 @@ from src import runs
 from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.progress import PlainProgress
+from src.callbacks.report import Report
 from src.callbacks.results import Results
 from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
 from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
-from src.command_line import Command, read_command, refusal
-from src.errors import Interrupted, UsageError, UserError, one_line, tell
+from src.command_line import Command, read_command
+from src.data.imdb import ImdbDataModule  # noqa: F401  (so that YAML may name it alone)
+from src.errors import Interrupted, UserError, one_line, tell
+from src.library_errors import as_user_error
+from src.models.classifier import BertClassifier
+from src.signals import interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the seed experiment's, which are the Hugging Face Trainer's
@@ -111,7 +112,7 @@ class ReviewCLI(LightningCLI):
         if fit:
             callbacks = self._fit_callbacks(callbacks)
         elif checkpoint is not None:
-            callbacks.append(Results(self.run, checkpoint))
+            callbacks += [*self._reports(), Results(self.run, checkpoint)]
         config["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -124,7 +125,11 @@ class ReviewCLI(LightningCLI):
         return runs.next_run(Path(config.get("default_root_dir") or ".").absolute())
 
     def _loggers(self, fit: bool, checkpoint: Path | None) -> list[Any]:
-        place = {"save_dir": self.run.parent.parent, "name": self.run.parent.name, "version": self.run.name}
+        place: dict[str, Any] = {
+            "save_dir": self.run.parent.parent,
+            "name": self.run.parent.name,
+            "version": self.run.name,
+        }
         if not fit:
             return [TensorBoardLogger(**place)]
         step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else None
@@ -135,11 +140,14 @@ class ReviewCLI(LightningCLI):
 
     def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
         """Those that log come before those that save, and the best checkpoint before the last, which records it."""
-        watching = [c for c in configured if not isinstance(c, Checkpoint)]
+        watching = [*(c for c in configured if not isinstance(c, Checkpoint)), *self._reports()]
         best = [c for c in configured if isinstance(c, ModelCheckpoint)] or [self._best_checkpoint()]
         last = next((c for c in configured if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
         throughput = Throughput()
         return [*watching, Summary(), throughput, StepLog(throughput), *best, last, GracefulStop(last)]
+
+    def _reports(self) -> list[Any]:
+        return [Report()] if isinstance(self.model, BertClassifier) else []
 
     def _best_checkpoint(self) -> ModelCheckpoint:
         return ModelCheckpoint(
@@ -155,7 +163,7 @@ class ReviewCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what came out, and what to type next."""
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         best = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         print()
@@ -189,47 +197,16 @@ def _run(args: list[str]) -> int:
             f"{_shown(str(command.checkpoint))}: this run is finished; raise --trainer.max_epochs to train it further"
         )
         return 0
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _interrupt)
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:
-        ReviewCLI(command)
+        with interrupted_by_signals():  # until training starts, which GracefulStop looks after
+            ReviewCLI(command)
     except (UserError, Interrupted):
         raise
     except Exception as error:
-        raise _as_user_error(error) from error
+        raise as_user_error(error) from error
     return 0
-
-
-_PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
-
-
-def _as_user_error(error: Exception) -> Exception:
-    """A UserError for what the libraries refuse about the input or the surroundings; other errors are bugs."""
-    from jsonargparse import ArgumentError
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    if isinstance(error.__cause__, UserError):
-        return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
-    if isinstance(error, ArgumentError):
-        return UsageError(refusal(error))
-    if isinstance(error, MisconfigurationException):
-        return UserError(one_line(error))
-    if isinstance(error, OSError) and error.errno is not None:
-        return UserError(f"{error.strerror}: {error.filename}" if error.filename else str(error))
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(str(error)):
-        return UserError(
-            f"another process of this run has died or hangs ({one_line(error)[:100]}); when none is left, go on with: "
-            "python -m src fit --ckpt_path last"
-        )
-    if isinstance(error, torch.OutOfMemoryError):
-        return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({one_line(error)[:100]})")
-    return error
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")
 
 
 def _hush() -> None:

@@ -1,6 +1,5 @@
 """What was typed, before LightningCLI sees it: the order of configs, and the run that a checkpoint belongs to."""
 
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,29 +68,6 @@ def read_command(args: list[str]) -> Command:
     elif name != "fit":
         raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
     return Command(name, [name, *_flags("--config", configs), *rest], checkpoint, finished)
-
-
-_REFUSALS = (
-    # of all that jsonargparse tried, what it says of the class that was meant
-    (r"given class_path '(?:[\w.]*\.)?(\w+)': Option '([\w.]+)' is not accepted", r"\1 has no option '\2'"),
-    (r"given class_path '(?:[\w.]*\.)?(\w+)': (?:Parser key )?(.*)", r"\1: \2"),
-    (r"(Parser key .*?): .* Expected a dot import path string: (\S+)", r"\1: there is no class '\2'"),
-)
-
-
-def refusal(error: object) -> str:
-    """What the parser refuses, in one line; of all types that it tried, the one that was meant."""
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", one_line(error)).replace("typing.", "")
-    for pattern, short in _REFUSALS:
-        if match := re.search(pattern, text):
-            text = match.expand(short)
-            break
-    # what follows tells of the other type that was tried, None, and of the parser's own classes
-    text = re.split(r" - Expected a NoneType| Given value type", text)[0]
-    return text[:400] + _SEE_HELP
-
-
-_SEE_HELP = " (`python -m src fit --help` lists the options)"
 
 
 def _check_config(config: str) -> None:

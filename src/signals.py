@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM for commands without a Trainer: they end at once, by an exception."""
+"""SIGINT and SIGTERM where no step must be finished first: they end at once, by an exception."""
 
 import signal
 from collections.abc import Iterator

@@ -110,12 +110,8 @@ def test_resumes_to_the_same_bits_with_two_ranks(tiny_options: list[str], tmp_pa
     assert stopped["global_step"] == 3
     config = tmp_path / "empty.yaml"
     config.write_text("{}")
-    processes = ranks(
-        ["fit", f"--config={config}", *options, *_STRATEGY, "--trainer.devices=2", "--ckpt_path=last"]
-        + [f"--trainer.default_root_dir={tmp_path / 'stopped'}"],
-        2,
-        tmp_path,
-    )
+    again = ["--trainer.devices=2", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path / 'stopped'}"]
+    processes = ranks(["fit", f"--config={config}", *options, *_STRATEGY, *again], 2, tmp_path)
     assert [wait(process) for process in processes] == [0, 0], (tmp_path / "rank0.log").read_text()
     resumed = torch.load(tmp_path / "stopped/lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     assert _largest_difference(whole["state_dict"], resumed["state_dict"]) == 0

@@ -28,7 +28,7 @@ class LastCheckpoint(Checkpoint):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Saves now. All ranks must call it."""
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path(trainer))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:

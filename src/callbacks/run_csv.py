@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 
 class _Writer(ExperimentWriter):
@@ -39,4 +39,4 @@ class RunCSVLogger(CSVLogger):
             writer.metrics = [{key: value for key, value in row.items() if value != ""} for row in kept]  # type: ignore[misc]
             self._experiment = writer
             writer.save()
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]

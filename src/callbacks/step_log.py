@@ -28,7 +28,8 @@ class StepLog(lightning.Callback):
             return
         row: dict[str, float] = {}
         last = loop.batch_progress.is_last_batch
-        if trainer.global_step % trainer.log_every_n_steps == 0 or last:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % every == 0 or last:
             row |= pl_module.step_metrics() | self.throughput.metrics(trainer) | {"epoch": trainer.current_epoch}
         if last:
             row |= {f"{name}_epoch": value for name, value in pl_module.epoch_metrics().items()}

@@ -10,9 +10,9 @@ import torch
 class Throughput(lightning.Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
 
-    Over the steps since the last row of the log, in which `StepLog` writes them. padding_waste is the share of computed tokens that are padding.
-    share_of_gemm (on a CPU only) is the floating-point operations that the real tokens need, a second, over the
-    rate of an fp32 matrix product measured at the start of the run.
+    Over the steps since the last row of the log, in which `StepLog` writes them. padding_waste is the share of
+    computed tokens that are padding. share_of_gemm (on a CPU only) is the floating-point operations that the real
+    tokens need, a second, over the rate of an fp32 matrix product measured at the start of the run.
     """
 
     def __init__(self) -> None:

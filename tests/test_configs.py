@@ -1,0 +1,108 @@
+"""Every configuration that is shipped parses, and runs with the tiny model and data in place of the real ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+Run = Callable[..., tuple[int, str, str]]
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(CONFIGS.glob("trainer/*.yaml"))
+_EACH = [pytest.param([path], id=path.stem) for path in EXPERIMENTS] + [
+    pytest.param([CONFIGS / "imdb.yaml", path], id=f"imdb + {path.stem}") for path in OVERLAYS
+]
+
+
+def _flags(configs: list[Path]) -> list[str]:
+    return [part for config in configs for part in ("--config", str(config))]
+
+
+def _merged(configs: list[Path]) -> dict[str, Any]:
+    """What the files say, the later over the earlier."""
+
+    def merge(below: Any, above: Any) -> Any:
+        if not isinstance(below, dict) or not isinstance(above, dict):
+            return above
+        return below | {key: merge(below.get(key), value) for key, value in above.items()}
+
+    content: dict[str, Any] = {}
+    for config in configs:
+        content = merge(content, yaml.safe_load(config.read_text()))
+    return content
+
+
+def _tiny(configs: list[Path], model: Path, reviews: Path) -> list[str]:
+    """Options that make two steps of an experiment that any CPU can do; what else the file says stays."""
+    data = [f"--data.dataset={reviews}", "--data.revision=null", "--data.where=null", "--data.train_size=32"]
+    data += ["--data.val_size=8"]
+    if _merged(configs)["data"]["class_path"] == "PretrainingDataModule":
+        data += ["--data.split=train", "--data.sequence_length=64"]
+    else:
+        data += ["--data.test_size=8", "--data.max_length=64"]
+    trainer = {"max_steps": 2, "accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    trainer |= {"log_every_n_steps": 1}
+    options = [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    return [f"--model.model_name_or_path={model}", *data, *options]
+
+
+def test_there_are_configs() -> None:
+    assert {"imdb", "quickstart"} <= {path.stem for path in EXPERIMENTS}
+    assert {"ddp", "gpu", "multinode"} <= {path.stem for path in OVERLAYS}
+
+
+@pytest.mark.parametrize("configs", _EACH)
+def test_config_parses_and_all_it_says_is_taken(run_cli: Run, configs: list[Path]) -> None:
+    status, out, err = run_cli("fit", *_flags(configs), "--print_config")
+    assert status == 0, err
+    printed = yaml.safe_load(out)
+
+    def compare(said: Any, taken: Any, place: str) -> None:
+        if isinstance(said, dict) and place.rpartition(".")[2] != "where":
+            for key, value in said.items():
+                compare(value, taken[key], f"{place}.{key}")
+        elif place.endswith("class_path"):
+            assert taken.endswith(said), place
+        else:
+            assert taken == said, place
+
+    compare(_merged(configs), printed, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configs", _EACH)
+def test_config_runs_two_steps(
+    run_cli: Run, tiny_bert: Path, reviews_csv: Path, tmp_path: Path, configs: list[Path]
+) -> None:
+    status, _, err = run_cli("fit", *_flags(configs), *_tiny(configs, tiny_bert, reviews_csv))
+    assert status == 0, err
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert len(pd.read_csv(run / "metrics.csv")["lr"].dropna()) == 2
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS + OVERLAYS, ids=lambda path: path.stem)
+def test_config_opens_with_its_command(config: Path) -> None:
+    """Which names the file itself, so that it can be copied."""
+    lines = config.read_text().splitlines()
+    head = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+    assert f"configs/{config.relative_to(CONFIGS)}" in head
+    assert " fit --config " in head
+
+
+def test_imdb_config_is_the_seed_experiment() -> None:
+    """The lines that make it the tutorial's; the Hugging Face Trainer's defaults are those of BertClassifier."""
+    content = yaml.safe_load((CONFIGS / "imdb.yaml").read_text())
+    model, data = content["model"]["init_args"], content["data"]["init_args"]
+    assert model["model_name_or_path"] in ("bert-base-uncased", "google-bert/bert-base-uncased")
+    assert model["learning_rate"] == 5e-5
+    assert data["dataset"] in ("imdb", "stanfordnlp/imdb")
+    assert (data["train_size"], data["test_size"], data["subset_seed"]) == (1000, 500, 42)
+    assert (data["max_length"], data["batch_size"], data["eval_batch_size"]) == (512, 8, 8)
+    trainer = content["trainer"]
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (3, 1.0)
+    assert {trainer[name] for name in ("accelerator", "devices", "strategy")} == {"auto"}
