@@ -13,6 +13,8 @@ _PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|So
 
 def as_user_error(error: Exception) -> Exception:
     """A UserError for what a user can mend; any other error as it is, since it is a bug."""
+    if isinstance(error.__cause__, UserError):
+        return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
     text = one_line(error)
     if isinstance(error, ArgumentError):
         return UsageError(refusal(error))
