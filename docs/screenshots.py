@@ -37,7 +37,7 @@ _PAGES = {
     "curves": ("timeseries", "val/accuracy", (1500, 1190)),
     "images": ("images", "val/calibration", (1500, 1400)),
     "reviews": ("text", "val/most_wrong", (1500, 1100)),
-    "precision_recall": ("pr_curves", "val/precision_recall", (1500, 1300)),
+    "precision_recall": ("pr_curves", "val/precision_recall", (1150, 1300)),
 }
 # TensorBoard fills a card only once it is in view, so the window is large
 _FLAGS = (
@@ -63,9 +63,13 @@ def tensorboard(logdir: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
+    # its pages show the folder as it was given: by its name, without where it lies on this machine
+    folder = logdir.absolute()
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--host", "127.0.0.1"]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], cwd=folder.parent, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             _wait_until_it_answers(process, f"{address}/data/runs", log)
             yield address

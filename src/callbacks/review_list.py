@@ -47,5 +47,5 @@ def escape(text: str) -> str:
     Backslashes would not do: Markdown takes them before some characters only. Control and formatting characters,
     which cannot be seen and can reverse the direction of a line, are left out.
     """
-    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", line)
+    seen = "".join(character for character in text if character.isprintable() or character.isspace())
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", " ".join(seen.split()))

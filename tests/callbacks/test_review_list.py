@@ -4,7 +4,7 @@ import html
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.plugin_util import markdown_to_safe_html
 
@@ -46,9 +46,10 @@ def test_script_is_escaped_in_the_event_itself() -> None:
 
 
 @given(st.text(max_size=60))
+@example("\x1b ")
 def test_any_text_stays_in_its_place(text: str) -> None:
     page = markdown_to_safe_html(list_of(text + ".", label=text + "."))
-    shown = "".join(c for c in " ".join((text + ".").split()) if c.isprintable()).strip()
+    shown = " ".join("".join(c for c in text + "." if c.isprintable() or c.isspace()).split())
     paragraphs = [html.unescape(TAG.sub("", part)).strip() for part in page.split("<blockquote>")]
     assert paragraphs == [f"row 7: label {shown}, predicted neg with 0.9700", shown]
 
