@@ -135,7 +135,11 @@ def read_folder(folder: Path) -> Archive:
         "truncation": "tail" if tokenizer.truncation_side == "left" else "head",
     }
     if (folder / PREPROCESSING).is_file():
-        settings = json.loads((folder / PREPROCESSING).read_text())
+        try:
+            stored = json.loads((folder / PREPROCESSING).read_text())
+            settings = {name: stored[name] for name in settings}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{folder / PREPROCESSING} is damaged: export the checkpoint again") from error
     labels = [config.id2label[i] for i in range(config.num_labels)]
     return Archive(Encoder(tokenizer, **settings), labels, config)
 
