@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from src import runs
 from src.callbacks.graceful_stop import GracefulStop
+from src.callbacks.hyperparameters import Hyperparameters
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.progress import PlainProgress
 from src.callbacks.report import Report
@@ -112,7 +113,7 @@ class ReviewCLI(LightningCLI):
         if fit:
             callbacks = self._fit_callbacks(callbacks)
         elif checkpoint is not None:
-            callbacks += [*self._reports(), Results(self.run, checkpoint)]
+            callbacks += [*self._reports(callbacks), Results(self.run, checkpoint)]
         config["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -131,7 +132,7 @@ class ReviewCLI(LightningCLI):
             "version": self.run.name,
         }
         if not fit:
-            return [TensorBoardLogger(**place)]
+            return [TensorBoardLogger(**place, default_hp_metric=False)]
         step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else None
         return [
             TensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
@@ -140,14 +141,24 @@ class ReviewCLI(LightningCLI):
 
     def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
         """Those that log come before those that save, and the best checkpoint before the last, which records it."""
-        watching = [*(c for c in configured if not isinstance(c, Checkpoint)), *self._reports()]
+        watching = [*(c for c in configured if not isinstance(c, Checkpoint)), *self._reports(configured)]
         best = [c for c in configured if isinstance(c, ModelCheckpoint)] or [self._best_checkpoint()]
         last = next((c for c in configured if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
         throughput = Throughput()
-        return [*watching, Summary(), throughput, StepLog(throughput), *best, last, GracefulStop(last)]
+        return [
+            *watching,
+            Summary(),
+            throughput,
+            StepLog(throughput),
+            Hyperparameters(best[0]),
+            *best,
+            last,
+            GracefulStop(last),
+        ]
 
-    def _reports(self) -> list[Any]:
-        return [Report()] if isinstance(self.model, BertClassifier) else []
+    def _reports(self, configured: list[Any]) -> list[Any]:
+        wanted = isinstance(self.model, BertClassifier) and not any(isinstance(c, Report) for c in configured)
+        return [Report()] if wanted else []
 
     def _best_checkpoint(self) -> ModelCheckpoint:
         return ModelCheckpoint(

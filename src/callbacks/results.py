@@ -7,11 +7,14 @@ from typing import Any
 
 import lightning
 
+from src.checkpoints import read_checkpoint
 from src.models.metrics import wilson_interval
 
 
 class Results(lightning.Callback):
     """Writes `validate.json` or `test.json` into the run that the checkpoint belongs to, and prints the accuracy.
+
+    The figures of a test go to the run's TensorBoard log too, at the step of the checkpoint.
 
     Args:
         run: the directory of that run.
@@ -36,6 +39,10 @@ class Results(lightning.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{prefix}/")
         }
+        if prefix == "test":  # those of validation stand in the log since training
+            step = int(read_checkpoint(self.checkpoint)["global_step"]) - 1
+            for logger in trainer.loggers:
+                logger.log_metrics({f"test/{name}": value for name, value in figures.items() if name != "n"}, step)
         figures["n"] = n = int(figures["n"])
         figures["checkpoint"] = os.path.relpath(self.checkpoint, self.run)
         if "accuracy" in figures:

@@ -273,8 +273,9 @@ class BertClassifier(lightning.LightningModule):
         self.confusion_matrix = confusion.cpu()
         scalars = {"loss": loss, **results, "n": confusion.sum()}
         for name, value in scalars.items():
-            # computed over all ranks already
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=name != "n")
+            # computed over all ranks already. Lightning would log what is not of `fit` at step 0: Results does it
+            logged = self.trainer.state.fn == "fit" and name != "n"
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=logged)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
