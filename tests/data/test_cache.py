@@ -14,6 +14,7 @@ import huggingface_hub
 import pytest
 from transformers import BertTokenizerFast
 
+from src import hub
 from src.data import cache
 from src.data.cache import cache_dir, cache_key, prepare_once
 from src.errors import UserError
@@ -202,6 +203,7 @@ def test_hub_data_are_found_again_without_the_network(
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with monkeypatch.context() as online:
+        online.setattr(hub, "_probe", lambda _: "")
         online.setattr(huggingface_hub.HfApi, "dataset_info", resolve)
         online.setattr(datasets, "load_dataset", load)
         assert not attach(dataset=name)._prepare().found
@@ -211,6 +213,7 @@ def test_hub_data_are_found_again_without_the_network(
         raise ConnectionError("no network")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub, "_probe", lambda _: "HF_HUB_OFFLINE=1" if offline else "")
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     data = attach(dataset=name)

@@ -1,7 +1,8 @@
 """Where reviews come from, and what is said where they cannot be had."""
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from src import hub
 from src.data.sources import Source, find_source
 from src.errors import UserError
 from tests.conftest import write_reviews
@@ -20,6 +22,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hub that answers; what it says is up to the test."""
+    monkeypatch.setattr(hub, "_probe", lambda _: "")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
@@ -31,10 +35,10 @@ def closed_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-@pytest.mark.usefixtures("online")
 def test_hub_that_cannot_be_reached_is_one_line_with_a_way_out(
     tmp_path: Path, closed_port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", closed_port)
     with pytest.raises(UserError) as refused:
         find_source("stanfordnlp/imdb", None, tmp_path)
@@ -48,7 +52,7 @@ def test_hub_that_cannot_be_reached_is_one_line_with_a_way_out(
 
 def test_offline_says_so_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: pytest.fail("asked the Hub"))
-    with pytest.raises(UserError, match=r"not in the cache, and HF_HUB_OFFLINE=1; .*configs/quickstart\.yaml"):
+    with pytest.raises(UserError, match=r"from the Hub \(HF_HUB_OFFLINE=1\); .*configs/quickstart\.yaml"):
         find_source("stanfordnlp/imdb", None, tmp_path)
 
 
@@ -142,3 +146,37 @@ def test_saved_dataset_dict_is_read(tmp_path: Path) -> None:
     source = find_source(str(tmp_path / "saved"), None, tmp_path)
     assert isinstance(source, Source)
     assert {name: len(split) for name, split in source.read().items()} == {"train": 8, "test": 4}
+
+
+@pytest.fixture
+def silent_port() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(50)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--model.model_name_or_path=someone/bert", f"--data.revision={COMMIT}", "--data.subset_seed=1"],
+    ids=["model", "pinned data", "data"],
+)
+def test_silent_hub_ends_the_command_soon(
+    run_cli: Callable[..., tuple[int, str, str]],
+    tiny_options: list[str],
+    silent_port: str,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+) -> None:
+    """The libraries would ask five times, with pauses, for each of several files."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", silent_port)
+    monkeypatch.setattr(hub, "HUB_TIMEOUT_S", 0.5)
+    started = time.monotonic()
+    status, _, err = run_cli("fit", *tiny_options, "--data.dataset=someone/reviews", option)
+    assert time.monotonic() - started < 20  # once the time-out, and what the machine needs
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert "could not be fetched from the Hub (timed out); without the Hub, `python -m src fit --config " in err
+    assert not Path("lightning_logs").exists()
