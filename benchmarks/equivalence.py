@@ -64,6 +64,8 @@ def _correct(runs: Mapping[str, Mapping[str, str]], seeds: Sequence[str]) -> np.
 
 
 def _last_third(curve: Sequence[tuple[int, float]]) -> float:
+    if not curve:
+        return float("nan")  # fewer steps than between two rows of the log
     end = curve[-1][0]
     return statistics.fmean(loss for step, loss in curve if step > 2 * end / 3)
 
