@@ -1,6 +1,5 @@
 """Checkpoint files: written whole or not at all."""
 
-import errno
 import os
 import uuid
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from src.checkpoint_reading import read_checkpoint
-from src.errors import UserError, one_line
+from src.errors import UserError, disk_is_full, one_line
 
 __all__ = ["DurableCheckpointIO", "read_checkpoint"]
 
@@ -38,10 +37,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
             kept = f"; the previous {target.name} is intact" if target.exists() else ""
-            # torch's zip writer raises a RuntimeError over the OSError of the stream
-            cause = error if isinstance(error, OSError) else error.__context__
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-            reason = "no space left on the device" if full else one_line(cause or error)
+            reason = "no space left on the device" if disk_is_full(error) else one_line(error)
             raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

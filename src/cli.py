@@ -182,6 +182,8 @@ class ReviewCLI(LightningCLI):
             print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
             print(f"Best checkpoint: {_shown(best.best_model_path)}")
             print(f"Test it:         python -m src test --ckpt_path {_shown(best.best_model_path)}")
+        else:
+            print(f"No rows to validate on, so no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}")
         print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
 
 

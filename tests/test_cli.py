@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.synthetic import synthetic_reviews
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -44,3 +46,25 @@ def test_more_rows_than_there_are_is_one_line(run_cli: Run, tiny_options: list[s
     status, _, err = run_cli("fit", *tiny_options, f"--data.train_size={size}")
     assert status == 1
     assert err.strip().splitlines()[-1].startswith(f"error: data.train_size is {size}, but only 192 ")
+
+
+def test_fit_without_validation_rows_keeps_the_last_checkpoint(run_cli: Run, tiny_options: list[str]) -> None:
+    status, out, _ = run_cli("fit", *tiny_options, "--data.val_size=0", "--trainer.max_epochs=1")
+    assert status == 0
+    assert "the last: lightning_logs/version_0/checkpoints/last.ckpt" in out
+    status, out, _ = run_cli("test", "--ckpt_path", "last")
+    assert status == 0
+    assert ", n=24)" in out
+
+
+def test_fit_starts_from_an_exported_classifier_with_other_labels(
+    run_cli: Run, tiny_options: list[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    status, _, err = run_cli("export", "--ckpt_path", str(tiny_checkpoint), "--output", str(tmp_path / "exported"))
+    assert status == 0, err
+    stars = synthetic_reviews(120).assign(label=[str(i % 5) for i in range(120)])
+    stars.to_csv(tmp_path / "stars.csv", index=False)
+    options = [f"--model.model_name_or_path={tmp_path / 'exported'}", f"--data.dataset={tmp_path / 'stars.csv'}"]
+    status, out, err = run_cli("fit", *tiny_options, *options, "--trainer.max_epochs=1")
+    assert status == 0, err
+    assert "Best validation accuracy" in out

@@ -43,6 +43,11 @@ class LastCheckpoint(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.save(trainer)
 
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Where there are no validation rows, an epoch ends here."""
+        if not sum(trainer.num_val_batches):
+            self.save(trainer)
+
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.finished = not trainer.interrupted
         self.save(trainer)

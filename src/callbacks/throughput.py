@@ -12,11 +12,12 @@ class Throughput(lightning.Callback):
 
     Over the steps since the last row of the log, in which `StepLog` writes them. padding_waste is the share of
     computed tokens that are padding. share_of_gemm (on a CPU only) is the floating-point operations that the real
-    tokens need, a second, over the rate of an fp32 matrix product measured at the start of the run.
+    tokens need, a second, over the rate of an fp32 matrix product measured after the first steps.
     """
 
     def __init__(self) -> None:
         self._gemm_rate = 0.0
+        self._on_cpu = False
         self._reset()
 
     def _reset(self) -> None:
@@ -26,8 +27,7 @@ class Throughput(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._reset()
-        if trainer.strategy.root_device.type == "cpu":
-            self._gemm_rate = gemm_rate()
+        self._on_cpu = trainer.strategy.root_device.type == "cpu"
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._started = time.perf_counter()
@@ -40,7 +40,7 @@ class Throughput(lightning.Callback):
         self.rows += len(lengths)
         self.tokens += int(lengths.sum())
         self.computed += batch["attention_mask"].numel()
-        if self._gemm_rate:
+        if self._on_cpu:
             self.flops += training_flops(pl_module.model.config, lengths)
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
@@ -52,7 +52,8 @@ class Throughput(lightning.Callback):
             "train/tokens_per_s": self.tokens * trainer.world_size / self._busy,
             "train/padding_waste": 1 - self.tokens / self.computed,
         }
-        if self._gemm_rate:
+        if self._on_cpu:
+            self._gemm_rate = self._gemm_rate or gemm_rate()  # not before the first step, which users wait for
             row["train/share_of_gemm"] = self.flops / self._busy / self._gemm_rate
         self._reset()
         return row

@@ -18,6 +18,7 @@ from src.errors import UserError
 from src.models import pretrained
 from src.models.archive import archive_tokenizer, restore_tokenizer
 from src.models.cls_only import compute_last_layer_at_cls_only
+from src.models.fast_dropout import use_fast_dropout
 from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule, adamw_with_schedule, parameter_groups, total_steps
 
@@ -171,6 +172,7 @@ class BertClassifier(lightning.LightningModule):
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
+        use_fast_dropout(self.model)
         self.step_means = _training_means(len(names))
         self.epoch_means = _training_means(len(names))
         self.eval_loss = MeanMetric()

@@ -69,9 +69,9 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTra
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        model: PreTrainedModel = _load(
-            auto_class, name, "weights", config=config, dtype=torch.float32, use_safetensors=True
-        )
+        options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
+        # a head over other labels than the data's is no error either, but made anew
+        model: PreTrainedModel = _load(auto_class, name, "weights", ignore_mismatched_sizes=True, **options)
         return model
     finally:
         logging.set_verbosity(verbosity)
