@@ -184,6 +184,21 @@ class ReviewCLI(LightningCLI):
             print(f"Test it:         python -m src test --ckpt_path {_shown(best.best_model_path)}")
         else:
             print(f"No rows to validate on, so no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}")
+        self._say_where_the_curves_are()
+
+    def after_test(self) -> None:
+        """Says what to type next."""
+        if not self.trainer.is_global_zero or self.command.checkpoint is None:
+            return
+        checkpoint = _shown(str(self.command.checkpoint))
+        print()
+        print(
+            f"Label your own:  python -m src predict --ckpt_path {checkpoint} --input reviews.csv --output labels.csv"
+        )
+        print(f"Give it away:    python -m src export --ckpt_path {checkpoint} --output my-model")
+        self._say_where_the_curves_are()
+
+    def _say_where_the_curves_are(self) -> None:
         print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
 
 

@@ -1,6 +1,7 @@
 """A run that was killed and resumed ends with the bits of one that never was."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,45 @@ def test_signalled_and_resumed_is_bit_identical(
     status, output = run(["fit", *variant, "--ckpt_path=last"], tmp_path / "again")
     assert status == 0
     assert "finished" in output
+
+
+@pytest.fixture
+def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]) -> list[str]:
+    """The options of a run that was stopped in mid-epoch; it lies in this folder."""
+    kill = ["--trainer.callbacks=tests.killing.KillAt", "--trainer.callbacks.hook=on_train_batch_start"]
+    kill += ["--trainer.callbacks.count=3", f"--trainer.callbacks.signum={int(signal.SIGTERM)}"]
+    status, _, err = run_cli("fit", *tiny_options, *kill)
+    assert status == 143, err
+    Path("empty.yaml").write_text("{}")  # a config of its own: else the run's is taken, with what stopped it
+    return ["fit", "--config=empty.yaml", *tiny_options, "--ckpt_path=last"]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data.train_size=40", "made with other data: data.train_size was 48 and is 40"),
+        ("--data.max_length=32", "made with other data: data.max_length was 64 and is 32"),
+        ("--data.batch_size=4", "stopped in mid-epoch"),
+        ("--trainer.accumulate_grad_batches=2", "accumulate_grad_batches was 1 and is 2"),
+        ("--data.group_by_length=true", "group_by_length was False and is True"),
+    ],
+)
+def test_a_change_that_cannot_be_resumed_is_named(
+    option: str, words: str, stopped: list[str], run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    before = Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes()
+    status, _, err = run_cli(*stopped, option)
+    assert status == 1
+    assert words in err.strip().splitlines()[-1]
+    assert Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_after_an_epochs_end_the_batch_size_may_change(
+    tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
+    again = ["--trainer.max_epochs=2", "--data.batch_size=4", "--ckpt_path=last"]
+    status, _, err = run_cli("fit", *tiny_options, *again)
+    assert status == 0, err
+    checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6 + 12

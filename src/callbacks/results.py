@@ -46,10 +46,11 @@ class Results(lightning.Callback):
         figures["n"] = n = int(figures["n"])
         figures["checkpoint"] = os.path.relpath(self.checkpoint, self.run)
         if "accuracy" in figures:
-            low, high = wilson_interval(round(figures["accuracy"] * n), n)
-            figures |= {"accuracy_low": low, "accuracy_high": high}
+            correct = round(figures["accuracy"] * n)  # exact again, after fp32
+            low, high = wilson_interval(correct, n)
+            figures |= {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
         os.replace(unfinished, path)
-        print(f"Written to {path}", flush=True)
+        print(f"Written to {os.path.relpath(path)}", flush=True)

@@ -124,14 +124,14 @@ class PreparedDataModule(lightning.LightningDataModule):
         """What a resumed run must find again: the data, and how they are cut into steps."""
         trainer = self.trainer
         assert trainer is not None
-        options = {name: value for name, value in self.hparams.items() if name not in _LOADING_OPTIONS}
+        options = {f"data.{name}": value for name, value in self.hparams.items() if name not in _LOADING_OPTIONS}
         return {
             "key": self.key,
             "options": options,
             "steps": {
-                **{name: self.hparams[name] for name in STEP_OPTIONS},
+                **{f"data.{name}": self.hparams[name] for name in STEP_OPTIONS},
                 "number of ranks": trainer.world_size,
-                "accumulate_grad_batches": trainer.accumulate_grad_batches,
+                "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
                 "seed_everything": self.module.seed,
             },
             "mid_epoch": not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch,

@@ -216,7 +216,10 @@ class BertClassifier(lightning.LightningModule):
         for metrics in (self.step_means, self.epoch_means):
             metrics["loss"].update(losses.detach(), weight=real.float())
             metrics["accuracy"].update(logits.detach(), batch["labels"])
-        self.log("train/loss", losses.detach().sum() / real.sum().clamp(min=1), prog_bar=True, logger=False)
+        right = (logits.detach().argmax(dim=-1) == batch["labels"]).sum()
+        shown = {"train/loss": losses.detach().sum(), "train/accuracy": right}
+        # for the progress bar; StepLog writes the log
+        self.log_dict({k: v / real.sum().clamp(min=1) for k, v in shown.items()}, prog_bar=True, logger=False)
         # DDP averages the ranks' gradients, but ranks may differ in rows: times world_size, over all rows
         n_rows: torch.Tensor = self.trainer.strategy.reduce(real.sum(), reduce_op="sum")  # type: ignore[assignment]
         loss: torch.Tensor = losses.sum() * self.trainer.world_size / n_rows
