@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m src
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint format bench bench-prediction stress tensorboard clean
+.PHONY: help install quickstart test test-fast lint format bench bench-prediction bench-equivalence bench-recipes stress tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -36,11 +36,17 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (about an hour)
+bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (40 minutes)
 	$(BIN)/python -m benchmarks.training
 
 bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
 	$(BIN)/python -m benchmarks.prediction
+
+bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
+	$(BIN)/python -m benchmarks.equivalence
+
+bench-recipes: install  ## recipes × labels × seeds, into docs/results.md (a day)
+	$(BIN)/python -m benchmarks.recipes
 
 stress: install  ## kill a real run at 20 random moments, and compare it with one that was not
 	$(BIN)/python -m benchmarks.stress

@@ -1,5 +1,6 @@
 """The measurement programs: the runs they plan, what they make of results, and that they go on where they were."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,9 @@ def test_correct_rows_are_in_the_datas_order(
 ) -> None:
     monkeypatch.setenv("BENCH_ROWS", str(tmp_path / "rows.npy"))
     probe = "--trainer.callbacks+=benchmarks.lightning_probe.CorrectRows"
-    status, _, err = run_cli("validate", f"--ckpt_path={tiny_checkpoint}", probe)
+    # a copy, since validating writes into the run
+    run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
+    status, _, err = run_cli("validate", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", probe)
     assert status == 0, err
     # 24 rows for testing at the end of the shuffle, and the 24 before them for validation
     rows = pd.read_csv(reviews_csv).iloc[np.random.default_rng(42).permutation(240)[-48:-24]]
