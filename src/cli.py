@@ -29,6 +29,7 @@ from src.checkpoints import DurableCheckpointIO, read_checkpoint
 from src.command_line import Command, read_command
 from src.data.imdb import ImdbDataModule  # noqa: F401  (so that YAML may name it alone)
 from src.errors import Interrupted, UserError, one_line, tell
+from src.help import print_help
 from src.library_errors import as_user_error
 from src.models.classifier import BertClassifier
 from src.signals import interrupted_by_signals
@@ -220,6 +221,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     _hush()
     command = read_command(args)
+    if command.name and {"--help", "-h"} & set(args):
+        print_help(command.name)
+        return 0
     if command.finished:
         print(
             f"{_shown(str(command.checkpoint))}: this run is finished; raise --trainer.max_epochs to train it further"

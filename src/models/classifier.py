@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from src.checkpoints import read_checkpoint
 from src.data.labels import MASKED_LABEL
+from src.data.module import differences
 from src.errors import UserError
 from src.models import pretrained
 from src.models.archive import archive_tokenizer, restore_tokenizer
@@ -299,8 +300,19 @@ class BertClassifier(lightning.LightningModule):
             checkpoint[kind] = {name: _summed_over_ranks(metric) for name, metric in getattr(self, kind).items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the running means; rank 0 stands for all, since they were summed over all."""
-        if self.trainer.global_rank != 0 or self.trainer.state.fn != "fit":
+        """Takes up the running means; rank 0 stands for all, since they were summed over all.
+
+        Raises:
+            UserError: the optimizer's options are not those of the run that is resumed.
+        """
+        if self.trainer.state.fn != "fit":
+            return
+        before, now = (
+            {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
+        )
+        if changed := differences(before, now):
+            raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")
+        if self.trainer.global_rank != 0:
             return
         for kind in ("step_means", "epoch_means"):
             for name, state in checkpoint[kind].items():
@@ -308,6 +320,8 @@ class BertClassifier(lightning.LightningModule):
                     setattr(getattr(self, kind)[name], key, value.clone())
 
 
+# its state is restored with these, whatever is typed
+_OPTIMIZER = ("learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
 _DROPOUT_KEYS = {
     # the names in BERT and its kin, then in DistilBERT
     "hidden_dropout": ("hidden_dropout_prob", "dropout", "seq_classif_dropout"),
