@@ -1,11 +1,11 @@
 """Kills a real run at random moments, resumes it each time, and compares its end with a run that was left alone.
 
-    python -m benchmarks.stress               # 20 kills: about 10 minutes on 2 cores
+    python -m benchmarks.stress               # 20 kills: about 8 minutes on 2 cores
     python -m benchmarks.stress --kills 3
 
-Real reviews and the quickstart's weights, dropout on. SIGKILL comes after a random time from the start of each
-launch, so it meets imports, preparing, training, validation and the writing of checkpoints alike. Exits 1 where a
-weight, an optimizer's state or a logged figure differs in one bit.
+Real reviews and the quickstart's weights, dropout on. SIGKILL comes at a random moment after training has begun, so it
+meets steps, validation and the writing of checkpoints (every third step) alike. Exits 1 where a weight, an optimizer's
+state or a logged figure differs in one bit.
 """
 
 import argparse
@@ -36,6 +36,7 @@ trainer:
   - class_path: src.callbacks.last_checkpoint.LastCheckpoint
     init_args: {every_n_train_steps: 3}
 """
+_BEGUN = "effective batch"  # in the line that a run prints when training begins
 _TIMES = ["train/reviews_per_s", "train/tokens_per_s", "train/share_of_gemm"]
 
 
@@ -59,16 +60,17 @@ def main() -> int:
     kills = 0
     while kills < options.kills:
         process = _launch(root)
-        # from the imports, which take 6 to 9 s, to some dozens of steps: short, so that all kills fall into the run
-        patience = moments.uniform(5, 16)
+        _wait_for_training(process, root)
+        # together about two thirds of the run, so that all kills fall into it
+        patience = moments.uniform(0, 1.3 * whole / options.kills)
         try:
             process.wait(timeout=patience)
-            break  # the run came to its end: no more moments to meet
+            break  # it came to its end all the same
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         kills += 1
-        print(f"kill {kills}/{options.kills} after {patience:.1f} s, at {_step(root)}", flush=True)
+        print(f"kill {kills}/{options.kills}, {patience:.1f} s into training; saved: {_step(root)}", flush=True)
     _finish(_launch(root))
     different = _differences(_outcome(_WORK / "alone"), _outcome(root))
     print(f"{kills} kills; differences: {', '.join(different) or 'none'}")
@@ -83,6 +85,13 @@ def _launch(root: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "src", "fit", *configs, f"--trainer.default_root_dir={root}", *resume]
     with (_WORK / f"{root.name}.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def _wait_for_training(process: "subprocess.Popen[bytes]", root: Path) -> None:
+    log = _WORK / f"{root.name}.log"
+    begun = log.read_text().count(_BEGUN)
+    while process.poll() is None and log.read_text().count(_BEGUN) == begun:
+        time.sleep(0.05)
 
 
 def _finish(process: "subprocess.Popen[bytes]") -> None:
