@@ -1,6 +1,6 @@
 """Kills a real run at random moments, resumes it each time, and compares its end with a run that was left alone.
 
-    python -m benchmarks.stress               # 20 kills: about 8 minutes on 2 cores
+    python -m benchmarks.stress               # 20 kills: 13 minutes on 2 cores
     python -m benchmarks.stress --kills 3
 
 Real reviews and the quickstart's weights, dropout on. SIGKILL comes at a random moment after training has begun, so it
