@@ -24,7 +24,7 @@ quickstart: install  ## fine-tune on real reviews with real weights, on a CPU; t
 test: install  ## all tests
 	$(BIN)/python -m pytest
 
-test-fast: install  ## the tests that take seconds
+test-fast: install  ## the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: install  ## style and types

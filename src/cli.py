@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class ReviewCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Tells the module what will be restored: Lightning itself knows only after the network is built."""
         super().instantiate_classes()
-        self.model.checkpoint = self.command.checkpoint
+        self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A Trainer with this project's loggers and callbacks beside those that the user configured."""
@@ -256,7 +257,8 @@ def _hush() -> None:
         r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, inside lightning
     ):
         warnings.filterwarnings("ignore", message=message)
-    # fork after the tokenizer has used its threads (transformers #5486)
+    # else each worker process warns of having been forked after the tokenizer used its threads, which it does not use
+    # any more (transformers #5486)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 

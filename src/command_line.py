@@ -1,6 +1,5 @@
 """What was typed, before LightningCLI sees it: the order of configs, and the run that a checkpoint belongs to."""
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,13 +118,8 @@ def _root_of(configs: list[str]) -> str:
 
 
 def _run_config(checkpoint: Path) -> str:
-    """The config.yaml of the checkpoint's run, without the ckpt_path that it was itself begun with."""
+    """The config.yaml of the checkpoint's run; the --ckpt_path that is typed wins over the one it was begun with."""
     path = runs.run_of(checkpoint) / runs.CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint} lies in no run's directory ({path} is missing): give its --config")
-    content = yaml.safe_load(path.read_text())
-    for key in ("ckpt_path", "weights_only"):
-        content.pop(key, None)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as stream:
-        yaml.safe_dump(content, stream)
-    return stream.name
+    return str(path)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from src import predict
+from src import prediction
 from src.inference import Classifier, load, probabilities
 from src.models.archive import archive_in, network_in
 from src.review_files import BadLine, ReviewFile, Row
@@ -183,8 +183,8 @@ def test_reading_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
 @pytest.fixture
 def stop_at_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes windows of 16 rows, and has SIGTERM come within the given one."""
-    monkeypatch.setattr(predict, "_ROWS_A_WINDOW", 16)
-    monkeypatch.setattr(predict, "_BATCHES_A_WINDOW", 1)
+    monkeypatch.setattr(prediction, "_ROWS_A_WINDOW", 16)
+    monkeypatch.setattr(prediction, "_BATCHES_A_WINDOW", 1)
     original = Classifier.logits_of_tokens
 
     def stop(at: int) -> None:

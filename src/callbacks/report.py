@@ -173,8 +173,7 @@ def _step(trainer: lightning.Trainer, pl_module: Any) -> int:
 
     Outside of `fit` Lightning does not restore its own counter, so the checkpoint is asked.
     """
-    checkpoint = getattr(pl_module, "checkpoint", None)
     seen = trainer.global_step
-    if trainer.state.fn != "fit" and checkpoint is not None:
-        seen = int(read_checkpoint(checkpoint)["global_step"])
+    if trainer.state.fn != "fit" and pl_module.origin.checkpoint is not None:
+        seen = int(read_checkpoint(pl_module.origin.checkpoint)["global_step"])
     return max(seen - 1, 0)

@@ -18,7 +18,7 @@ from src.errors import UserError
 class ImdbDataModule(PreparedDataModule):
     """Reviews and their labels: found, checked, cut into subsets, tokenised and cached in `prepare_data`.
 
-    The tokenizer is the model's (`trainer.lightning_module.load_tokenizer()`). Any data set with a text and a label
+    The tokenizer is the model's (`trainer.lightning_module.origin.tokenizer()`). Any data set with a text and a label
     column will do, with any number of classes; the defaults are those of the seed experiment.
 
     Args:
@@ -72,7 +72,7 @@ class ImdbDataModule(PreparedDataModule):
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine; the other ranks wait and read the cache."""
         prepared = self._prepare()
-        self.module.check(prepared.labels(), self.encoder.tokenizer)
+        self.module.origin.check(prepared.labels(), self.encoder.tokenizer)
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 
@@ -88,8 +88,8 @@ class ImdbDataModule(PreparedDataModule):
 
     def _prepare(self) -> Prepared:
         h: Any = self.hparams
-        check_length(h.max_length, self.module.longest_input(), self.module.hparams["model_name_or_path"])
-        self.encoder = Encoder(self.module.load_tokenizer(), h.max_length, h.truncation)
+        check_length(h.max_length, self.module.origin.longest_input(), self.module.hparams["model_name_or_path"])
+        self.encoder = Encoder(self.module.origin.tokenizer(), h.max_length, h.truncation)
         source = find_source(h.dataset, h.revision, cache_dir())
         return prepare_reviews(
             source, Selection(**{field.name: h[field.name] for field in fields(Selection)}), self.encoder

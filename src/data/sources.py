@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from src.errors import UserError, disk_is_full, one_line
 from src.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
@@ -103,9 +103,6 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
             raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error
         except RepositoryNotFoundError as error:
             raise UserError(f"the Hub has no data set {dataset!r}, or it is private") from error
-        except (HfHubHTTPError, OSError, RuntimeError) as error:
-            if not known.exists():
-                raise UserError(_unreadable(dataset, None, error)) from error
         except Exception as error:  # httpx's own classes, which are no part of huggingface_hub's interface
             if not known.exists():
                 raise UserError(_unreadable(dataset, None, error)) from error

@@ -2,26 +2,24 @@
 
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from src.checkpoints import read_checkpoint
 from src.data.labels import MASKED_LABEL
 from src.data.module import differences
 from src.errors import UserError
-from src.models import pretrained
-from src.models.archive import archive_tokenizer, restore_tokenizer
+from src.models.archive import archive_tokenizer
 from src.models.cls_only import compute_last_layer_at_cls_only
 from src.models.fast_dropout import use_fast_dropout
 from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule, adamw_with_schedule, parameter_groups, total_steps
+from src.models.origin import Origin
+from src.models.training_means import TrainingMeans
 
 Batch = dict[str, torch.Tensor]
 
@@ -67,10 +65,9 @@ class BertClassifier(lightning.LightningModule):
         if not 0 <= weight_decay < math.inf:
             raise UserError(f"model.weight_decay is {weight_decay}; it must be 0 or more")
         self.model: PreTrainedModel | None = None
-        self.checkpoint: Path | None = None
-        """What will be restored, if anything: then the network is built as it says, without the pretrained weights."""
-        self.step_means: MetricCollection
-        self.epoch_means: MetricCollection
+        self.origin = Origin(model_name_or_path, checkpoint=None)
+        self.step_means: TrainingMeans
+        self.epoch_means: TrainingMeans
         self.eval_loss: MeanMetric
         self.eval_metrics: MetricCollection
         self.last_step: dict[str, Any] = {}
@@ -87,64 +84,6 @@ class BertClassifier(lightning.LightningModule):
         """Of the order of training rows and of dropout: the one that `seed_everything` was given."""
         return int(os.environ.get("PL_GLOBAL_SEED", "42"))
 
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the weights belong to; of a checkpoint, the one it was trained with."""
-        if archive := self._archive():
-            return restore_tokenizer(archive["tokenizer"])
-        return pretrained.load_tokenizer(self.hparams["model_name_or_path"])
-
-    def longest_input(self) -> int | None:
-        """The most tokens that the network takes, None if it sets no limit."""
-        config = self._config()
-        longest = getattr(config, "max_position_embeddings", None)
-        # RoBERTa and its kin count positions from padding_idx + 1
-        offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-        return None if longest is None else longest - offset
-
-    def _config(self) -> Any:
-        if archive := self._archive():
-            return AutoConfig.for_model(**archive["config"])
-        return pretrained.load_config(self.hparams["model_name_or_path"])
-
-    def _archive(self) -> dict[str, Any] | None:
-        """What the checkpoint that is about to be restored says of its model, None when training starts afresh."""
-        if self.checkpoint is None:
-            return None
-        checkpoint = read_checkpoint(self.checkpoint)
-        if "classifier" not in checkpoint:
-            raise UserError(f"{self.checkpoint} is no checkpoint of a BertClassifier")
-        archive: dict[str, Any] = checkpoint["classifier"]
-        return archive
-
-    def check(self, labels: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
-        """Looks for what would fail when the network is built, since the run's directory is made before that.
-
-        Raises:
-            UserError: the pretrained weights cannot be had, or do not go with the tokenizer; or the checkpoint that is
-                to be restored knows other labels, or holds the weights of another network.
-        """
-        vocabulary = self._config().vocab_size
-        if len(tokenizer) > vocabulary:
-            raise UserError(f"the tokenizer has {len(tokenizer)} tokens, but the network knows {vocabulary}")
-        archive = self._archive()
-        if archive is None:
-            pretrained.check_weights(self.hparams["model_name_or_path"])
-            return
-        if archive["labels"] != labels:
-            raise UserError(
-                f"the checkpoint knows the labels {', '.join(archive['labels'])}, but the data have {', '.join(labels)}"
-            )
-        assert self.checkpoint is not None
-        with torch.device("meta"):  # shapes alone
-            network = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**archive["config"]))
-        expected = {f"model.{name}": weight.shape for name, weight in network.state_dict().items()}
-        found = {name: weight.shape for name, weight in read_checkpoint(self.checkpoint)["state_dict"].items()}
-        if wrong := [name for name in expected | found if expected.get(name) != found.get(name)]:
-            raise UserError(
-                f"{self.checkpoint} holds the weights of another network than its configuration says: "
-                f"{len(wrong)} are missing, unknown or of another shape, among them {wrong[0]}"
-            )
-
     # ---- building --------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
@@ -152,30 +91,19 @@ class BertClassifier(lightning.LightningModule):
         if self.model is not None:
             return
         names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
-        archive = self._archive()
-        changes = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
+        dropout = {
+            key: self.hparams[option]
+            for option, keys in _DROPOUT_KEYS.items()
+            for key in keys
+            if self.hparams[option] is not None
         }
-        for option, keys in _DROPOUT_KEYS.items():
-            if self.hparams[option] is not None:
-                changes |= dict.fromkeys(keys, self.hparams[option])
-        if archive:
-            # the weights come from the checkpoint, so those it started from need not be there any more
-            config = AutoConfig.for_model(**(archive["config"] | changes))
-            self.model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        else:
-            config = pretrained.load_config(self.hparams["model_name_or_path"], **changes)
-            self.model = pretrained.load_weights(
-                AutoModelForSequenceClassification, self.hparams["model_name_or_path"], config
-            )
+        self.model = self.origin.build(names, dropout)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
         use_fast_dropout(self.model)
-        self.step_means = _training_means(len(names))
-        self.epoch_means = _training_means(len(names))
+        self.step_means = TrainingMeans(len(names))
+        self.epoch_means = TrainingMeans(len(names))
         self.eval_loss = MeanMetric()
         self.eval_metrics = classification_metrics(len(names))
 
@@ -214,9 +142,8 @@ class BertClassifier(lightning.LightningModule):
         logits = self(batch["input_ids"], batch["attention_mask"])
         losses = _row_losses(logits, batch["labels"])
         real = batch["labels"] != MASKED_LABEL
-        for metrics in (self.step_means, self.epoch_means):
-            metrics["loss"].update(losses.detach(), weight=real.float())
-            metrics["accuracy"].update(logits.detach(), batch["labels"])
+        for means in (self.step_means, self.epoch_means):
+            means.update(losses.detach(), logits.detach(), batch["labels"])
         right = (logits.detach().argmax(dim=-1) == batch["labels"]).sum()
         shown = {"train/loss": losses.detach().sum(), "train/accuracy": right}
         # for the progress bar; StepLog writes the log
@@ -242,12 +169,11 @@ class BertClassifier(lightning.LightningModule):
 
     def step_metrics(self) -> dict[str, float]:
         """Loss and accuracy since the last call, and the last step's learning rate and gradient norm."""
-        means = _compute_and_reset(self.step_means)
-        return means | {name: float(value) for name, value in self.last_step.items()}
+        return self.step_means.take() | {name: float(value) for name, value in self.last_step.items()}
 
     def epoch_metrics(self) -> dict[str, float]:
         """Loss and accuracy of the epoch so far, whose end it is."""
-        return _compute_and_reset(self.epoch_means)
+        return self.epoch_means.take()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that look at single rows."""
@@ -296,8 +222,8 @@ class BertClassifier(lightning.LightningModule):
             "truncation": data.encoder.truncation,
             "labels": data.label_names,
         }
-        for kind in ("step_means", "epoch_means"):
-            checkpoint[kind] = {name: _summed_over_ranks(metric) for name, metric in getattr(self, kind).items()}
+        checkpoint["step_means"] = self.step_means.sums()
+        checkpoint["epoch_means"] = self.epoch_means.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the running means; rank 0 stands for all, since they were summed over all.
@@ -312,12 +238,9 @@ class BertClassifier(lightning.LightningModule):
         )
         if changed := differences(before, now):
             raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")
-        if self.trainer.global_rank != 0:
-            return
-        for kind in ("step_means", "epoch_means"):
-            for name, state in checkpoint[kind].items():
-                for key, value in state.items():
-                    setattr(getattr(self, kind)[name], key, value.clone())
+        if self.trainer.global_rank == 0:
+            self.step_means.restore(checkpoint["step_means"])
+            self.epoch_means.restore(checkpoint["epoch_means"])
 
 
 # its state is restored with these, whatever is typed
@@ -332,20 +255,3 @@ _DROPOUT_KEYS = {
 def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each row, shape (rows,); 0 for a masked row."""
     return nn.functional.cross_entropy(logits, labels, ignore_index=MASKED_LABEL, reduction="none")
-
-
-def _training_means(num_labels: int) -> MetricCollection:
-    accuracy = MulticlassAccuracy(num_labels, average="micro", ignore_index=MASKED_LABEL, validate_args=False)
-    return MetricCollection({"loss": MeanMetric(), "accuracy": accuracy}, compute_groups=False)
-
-
-def _compute_and_reset(metrics: MetricCollection) -> dict[str, float]:
-    values = {f"train/{name}": float(metric.compute()) for name, metric in metrics.items()}
-    for metric in metrics.values():
-        metric.reset()
-    return values
-
-
-def _summed_over_ranks(metric: Any) -> dict[str, torch.Tensor]:
-    with metric.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return {key: value.detach().clone() for key, value in metric.metric_state.items()}
