@@ -161,7 +161,10 @@ def main(args: Sequence[str] | None = None) -> None:
     done = finished()
     table = render({name: [done[name, r] for r in range(given.repeats)] for name in VARIANTS}, given.reviews)
     command = shlex.join(["python", "-m", "benchmarks.prediction", *(sys.argv[1:] if args is None else args)])
-    text = f"""## Prediction, beside transformers.pipeline
+    from src.models.archive import PREPROCESSING
+
+    cut = json.loads((folder / PREPROCESSING).read_text())
+    text = f"""## Prediction, beside transformers.pipeline, {cut["max_length"]} tokens ({cut["truncation"]})
 
 {given.reviews:,} real reviews, batches of {_BATCH_SIZE}, {given.repeats} repeats, medians; the ratio is within a
 repeat. From texts to labels, tokenising included, loading excluded.
@@ -171,7 +174,7 @@ repeat. From texts to labels, tokenising included, loading excluded.
 {provenance(command)}"""
     print("\n" + text)
     if not given.quick:
-        write_section(RESULTS, "prediction", text)
+        write_section(RESULTS, f"prediction-{cut['max_length']}", text)
         print(f"\nWritten to {RESULTS}")
 
 
