@@ -28,11 +28,13 @@ from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
 from src.command_line import Command, read_command
-from src.data.imdb import ImdbDataModule  # noqa: F401  (so that YAML may name it alone)
+from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
+from src.data.pretraining import PretrainingDataModule  # noqa: F401
 from src.errors import Interrupted, UserError, one_line, tell
 from src.help import print_help
 from src.library_errors import as_user_error
 from src.models.classifier import BertClassifier
+from src.models.pretrainer import BertPretrainer  # noqa: F401
 from src.signals import interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -75,12 +77,10 @@ class ReviewCLI(LightningCLI):
         return {name: keys for name, keys in LightningCLI.subcommands().items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
-        parser.set_defaults(
-            {
-                "model": {"class_path": "src.models.classifier.BertClassifier"},
-                "data": {"class_path": "src.data.imdb.ImdbDataModule"},
-            }
-        )
+        # only where no other class is named: that one would get this one's defaults for the options that both have
+        classes = {"model": "src.models.classifier.BertClassifier", "data": "src.data.imdb.ImdbDataModule"}
+        unnamed = [option for option in classes if not self.command.names_class_of(option)]
+        parser.set_defaults({option: {"class_path": classes[option]} for option in unnamed})
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as it was typed.
@@ -183,7 +183,8 @@ class ReviewCLI(LightningCLI):
         if best is not None and best.best_model_score is not None:
             print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
             print(f"Best checkpoint: {_shown(best.best_model_path)}")
-            print(f"Test it:         python -m src test --ckpt_path {_shown(best.best_model_path)}")
+            for purpose, command in self.model.next_commands:
+                print(f"{purpose:<16} {command.format(best=_shown(best.best_model_path))}")
         else:
             print(f"No rows to validate on, so no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}")
         self._say_where_the_curves_are()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,6 +27,13 @@ class Command:
     args: list[str]
     checkpoint: Path | None = field(default=None)
     finished: bool = field(default=False)
+
+    def names_class_of(self, option: str) -> bool:
+        """Whether a config or a flag says which class `option` ("model" or "data") is."""
+        if any(arg.split("=")[0] in (f"--{option}", f"--{option}.class_path") for arg in self.args):
+            return True
+        contents = (_content(config) for config in _split(self.args, ("--config", "-c"))[0])
+        return any(isinstance(part := content.get(option), dict) and "class_path" in part for content in contents)
 
 
 def read_command(args: list[str]) -> Command:
@@ -108,13 +116,18 @@ def _root_of(configs: list[str]) -> str:
     """The directory that holds lightning_logs, as the configs say it."""
     root = "."
     for config in configs:
-        try:
-            content = yaml.safe_load(Path(config).read_text())
-        except (OSError, yaml.YAMLError):
-            continue  # the parser will say what is wrong with it
-        if isinstance(content, dict) and isinstance(trainer := content.get("trainer"), dict):
+        if isinstance(trainer := _content(config).get("trainer"), dict):
             root = trainer.get("default_root_dir") or root
     return root
+
+
+def _content(config: str) -> dict[str, Any]:
+    """What a config says; nothing where the parser will say what is wrong with it."""
+    try:
+        content = yaml.safe_load(Path(config).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _run_config(checkpoint: Path) -> str:

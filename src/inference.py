@@ -85,9 +85,9 @@ def load(path: str | Path) -> Classifier:
 def torch_network(network: Any) -> Network:
     """A classifier of `transformers` as a `Network`: on the GPU if there is one, its last layer at [CLS] only.
 
-    The weights are shared with `network`; its last layer is changed in place, as `cls_only` says.
+    The weights are shared with `network`; its last layer is changed in place, as `last_layer` says.
     """
-    from src.models.cls_only import compute_last_layer_at_cls_only
+    from src.models.last_layer import compute_last_layer_at_cls_only
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)

@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 
 from src import runs
-from src.models.archive import Archive
+from src.models.archive import READ_TEXTS, Archive
 
 _PACKAGES = ("torch", "transformers", "lightning", "onnxruntime")
 _TRAINER_FACTS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices")
-_DATA_FACTS = ("dataset", "revision", "where", "train_size", "val_size", "subset_seed", "batch_size")
+_DATA_FACTS = (
+    *("dataset", "revision", "where", "split", "held_out", "train_size", "val_size", "subset_seed"),
+    *("sequence_length", "mask_rate", "next_sentence", "batch_size"),
+)
 _METRICS = ("loss", "f1", "auroc", "mcc", "ece")
 
 
@@ -68,6 +71,39 @@ def write_card(
         "## Versions\n\n" + "\n".join(f"- {package} {_version(package)}" for package in _PACKAGES),
     ]
     (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+def write_pretrainer_card(folder: Path, name: str, checkpoint: Mapping[str, Any], path: Path, n_texts: int) -> None:
+    """Writes `folder`/README.md of a pre-trained BERT; `n_texts` is the number of reviews it has read."""
+    model = _plain(checkpoint.get("hyper_parameters", {}))
+    data = _plain(checkpoint.get("datamodule_hyper_parameters", {}))
+    base = str(model.get("model_name_or_path", ""))
+    facts: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags": ["bert", "fill-mask"]}
+    if _is_hub_id(base) and not model.get("from_scratch"):
+        facts["base_model"] = base
+    tasks = "masked language modelling" + (" and next-sentence prediction" if data.get("next_sentence") else "")
+    parts = [
+        f"---\n{yaml.safe_dump(facts, sort_keys=False)}---",
+        f"# {name}\n\nA BERT pre-trained by {tasks}, to be fine-tuned.",
+        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
+        'pipeline("fill-mask", "THIS_FOLDER")("A film to [MASK].")\n```\n\n'
+        "`python -m src fit --config configs/imdb.yaml --model.model_name_or_path THIS_FOLDER` fine-tunes it, and "
+        f"refuses validation and test reviews that are among the {n_texts:,} which were read here "
+        f"(`{READ_TEXTS}` holds their hashes).",
+        _training(checkpoint, path, model, data),
+        _pretraining_figures(path),
+        "## Versions\n\n" + "\n".join(f"- {package} {_version(package)}" for package in _PACKAGES[:3]),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def _pretraining_figures(path: Path) -> str:
+    figures = _results_of(path, "validate.json")
+    if figures is None:
+        return "## Results\n\nNone: `python -m src validate --ckpt_path FILE` had not been run when it was exported."
+    names = ("mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy")
+    shown = ", ".join(f"{name} {figures[name]:.4f}" for name in names if name in figures)
+    return f"## Results\n\n- Validation, with fixed masks and pairs: {shown}."
 
 
 def _front_matter(archive: Archive, model: Mapping[str, Any]) -> str:
@@ -128,14 +164,10 @@ def _training(checkpoint: Mapping[str, Any], path: Path, model: dict[str, Any], 
 
 def _figures(path: Path) -> str:
     """The results of this very checkpoint; those of another one in the run, or of an older state, are left out."""
-    run = runs.run_of(path)
     found = []
     for kind, file in (("Test", "test.json"), ("Validation", "validate.json")):
-        result = run / file
-        if not result.is_file() or result.stat().st_mtime < path.stat().st_mtime:
-            continue
-        figures = json.loads(result.read_text())
-        if (run / str(figures.get("checkpoint"))).resolve() != path.resolve():
+        figures = _results_of(path, file)
+        if figures is None:
             continue
         interval = f"{figures['accuracy_low']:.4f}–{figures['accuracy_high']:.4f}"
         line = f"- {kind}: accuracy {figures['accuracy']:.4f} (95% CI {interval}, Wilson; n={figures['n']})"
@@ -148,6 +180,15 @@ def _figures(path: Path) -> str:
         "None: `python -m src test --ckpt_path FILE` had not been run on this checkpoint when it was exported."
     )
     return f"## Results\n\n{text}"
+
+
+def _results_of(path: Path, file: str) -> dict[str, Any] | None:
+    run = runs.run_of(path)
+    result = run / file
+    if not result.is_file() or result.stat().st_mtime < path.stat().st_mtime:
+        return None
+    figures: dict[str, Any] = json.loads(result.read_text())
+    return figures if (run / str(figures.get("checkpoint"))).resolve() == path.resolve() else None
 
 
 def _checks(agreements: list[Agreement], reviews: str) -> str:

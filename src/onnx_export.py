@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from src.errors import UserError
-from src.models.cls_only import compute_last_layer_at_cls_only
+from src.models.last_layer import compute_last_layer_at_cls_only
 
 # LayerNormalization is one operator since 17
 _OPSET = 17

@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from transformers import BertConfig, BertForPreTraining, BertTokenizerFast  # noqa: E402
 
-from tests.synthetic import WORDS, synthetic_reviews  # noqa: E402
+from tests.synthetic import WORDS, synthetic_corpus, synthetic_reviews  # noqa: E402
 
 SHARED_IMDB = Path(__file__).parents[2] / "shared" / "imdb"
 """Real reviews in the Hub's layout, where a developer has them; tests that read them skip elsewhere."""
@@ -64,6 +64,30 @@ def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
     synthetic_reviews(240).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def corpus_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 short reviews of some sentences each, without labels."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.csv"
+    synthetic_corpus(80).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_pretraining(tiny_bert: Path, corpus_csv: Path) -> list[str]:
+    """As `tiny_options`, for a pre-training."""
+    return [
+        "--model=BertPretrainer",
+        "--data=PretrainingDataModule",
+        f"--model.model_name_or_path={tiny_bert}",
+        f"--data.dataset={corpus_csv}",
+        "--data.split=train",
+        "--data.val_size=20",
+        "--data.sequence_length=32",
+        "--data.batch_size=16",
+        "--trainer.accelerator=cpu",
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,17 @@ _PLAIN = ["the", "film", "plot", "actor", "scene", "was", "is", "and", "a", "ver
 WORDS = [*_GOOD, *_BAD, *_PLAIN]
 
 
+def synthetic_corpus(n: int, seed: int = 0) -> pd.DataFrame:
+    """`n` reviews of 2 to 12 sentences, no two of them alike, without labels."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for i in range(n):
+        sentences = [rng.choice(WORDS, size=int(rng.integers(3, 12))).tolist() for _ in range(int(rng.integers(2, 13)))]
+        sentences[0].append("abcdefghij"[i % 10] + " " + "abcdefghij"[i // 10 % 10])
+        texts.append(" ".join(" ".join(words).capitalize() + "." for words in sentences))
+    return pd.DataFrame({"text": texts})
+
+
 def synthetic_reviews(n: int, seed: int = 0) -> pd.DataFrame:
     """`n` reviews of 5 to 100 words, half of them neg and half pos; sorted by label, as the real ones are."""
     rng = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def _tiny(configs: list[Path], model: Path, reviews: Path) -> list[str]:
     data = [f"--data.dataset={reviews}", "--data.revision=null", "--data.where=null", "--data.train_size=32"]
     data += ["--data.val_size=8"]
     if _merged(configs)["data"]["class_path"] == "PretrainingDataModule":
-        data += ["--data.split=train", "--data.sequence_length=64"]
+        data += ["--data.split=train", "--data.sequence_length=64", "--data.held_out=null"]
     else:
         data += ["--data.test_size=8", "--data.max_length=64"]
     trainer = {"max_steps": 2, "accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
@@ -51,7 +51,7 @@ def _tiny(configs: list[Path], model: Path, reviews: Path) -> list[str]:
 
 
 def test_there_are_configs() -> None:
-    assert {"imdb", "quickstart"} <= {path.stem for path in EXPERIMENTS}
+    assert {"imdb", "quickstart", "pretrain", "pretrain_quickstart"} <= {path.stem for path in EXPERIMENTS}
     assert {"ddp", "gpu", "multinode"} <= {path.stem for path in OVERLAYS}
 
 

@@ -37,7 +37,7 @@ class PlainProgress(lightning.Callback):
             for name, value in trainer.progress_bar_metrics.items()
             if name.startswith("train")
         )
-        line += f" {self._rows / (now - self._started):.1f} reviews/s"
+        line += f" {self._rows / (now - self._started):.1f} {pl_module.rows_are}/s"
         if trainer.max_epochs and trainer.max_epochs > 0:
             left = trainer.max_epochs * n_batches - (loop.total_batch_idx + 1)
             line += f" about {timedelta(seconds=round((now - self._started) / max(done, 1) * left))} left"

@@ -12,7 +12,8 @@ from src.models.metrics import wilson_interval
 
 
 class Results(lightning.Callback):
-    """Writes `validate.json` or `test.json` into the run that the checkpoint belongs to, and prints the accuracy.
+    """Writes `validate.json` or `test.json` into the run that the checkpoint belongs to, and prints the accuracy, or
+    whatever else a model is measured by.
 
     The figures of a test go to the run's TensorBoard log too, at the step of the checkpoint.
 
@@ -50,6 +51,8 @@ class Results(lightning.Callback):
             low, high = wilson_interval(correct, n)
             figures |= {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
+        else:
+            print(", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)))
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
         os.replace(unfinished, path)

@@ -6,6 +6,8 @@ from typing import Any
 import lightning
 import torch
 
+from src.data.masking import NOT_MASKED
+
 
 class Throughput(lightning.Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
@@ -25,8 +27,9 @@ class Throughput(lightning.Callback):
         self.flops = 0.0
         self._busy = 0.0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._reset()
+        self._unit = pl_module.rows_are
         self._on_cpu = trainer.strategy.root_device.type == "cpu"
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -41,14 +44,16 @@ class Throughput(lightning.Callback):
         self.tokens += int(lengths.sum())
         self.computed += batch["attention_mask"].numel()
         if self._on_cpu:
-            self.flops += training_flops(pl_module.model.config, lengths)
+            labels = batch["labels"]
+            guessed = int((labels != NOT_MASKED).sum()) if labels.dim() == 2 else 0  # a label a token, not a row
+            self.flops += training_flops(pl_module.model.config, lengths, guessed)
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
         """The figures since the last call."""
         if not self._busy:
             return {}
         row = {
-            "train/reviews_per_s": self.rows * trainer.world_size / self._busy,
+            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._busy,
             "train/tokens_per_s": self.tokens * trainer.world_size / self._busy,
             "train/padding_waste": 1 - self.tokens / self.computed,
         }
@@ -59,17 +64,19 @@ class Throughput(lightning.Callback):
         return row
 
 
-def training_flops(config: Any, lengths: torch.Tensor) -> float:
-    """Operations of a training step of the plain encoder on reviews of these lengths, without any padding.
+def training_flops(config: Any, lengths: torch.Tensor, guessed: int = 0) -> float:
+    """Operations of a training step of the plain encoder on rows of these lengths, without any padding.
 
-    Per layer and token, the matrix products take 2·(4h² + 2·h·f) operations, attention 4·h·(length); a training step
-    takes three times the forward pass. Embeddings, norms and the head are left out: below 1%.
+    Per layer and token, the matrix products take 2·(4h² + 2·h·f) operations, attention 4·h·(length), and the head over
+    a vocabulary of v 2·(h² + h·v) for each of the `guessed` tokens; a training step takes three times the forward pass.
+    Embeddings, norms and a head over labels are left out: below 1%.
     """
     hidden = config.hidden_size
     inner = getattr(config, "intermediate_size", 4 * hidden)
     layers = config.num_hidden_layers
     n = lengths.double()
     forward = layers * (n * 2 * (4 * hidden**2 + 2 * hidden * inner) + 4 * hidden * n**2).sum()
+    forward += guessed * 2 * (hidden**2 + hidden * config.vocab_size)
     return 3 * float(forward)
 
 

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import Dataset
 
-from src.data.batches import Collator, Padding
+from src.data.batches import Collator, Padding, PreparedRows
 from src.data.cache import cache_dir
+from src.data.fingerprints import hash_texts
 from src.data.module import PreparedDataModule
 from src.data.reviews import USES, Prepared, Selection, prepare_reviews
 from src.data.sources import find_source
@@ -72,9 +75,22 @@ class ImdbDataModule(PreparedDataModule):
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine; the other ranks wait and read the cache."""
         prepared = self._prepare()
-        self.module.origin.check(prepared.labels(), self.encoder.tokenizer)
+        self.module.origin.check_weights(self.encoder.tokenizer)
+        self.module.origin.check_labels(prepared.labels())
+        self._check_unread(prepared)
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
+
+    def _check_unread(self, prepared: Prepared) -> None:
+        """Refuses rows to be judged by that the pre-training has read: its results would be too good."""
+        read = self.module.origin.texts_read()
+        for name in ("val", "test"):
+            n = int(np.isin(hash_texts(prepared.rows(name)["text"]), read).sum()) if len(read) else 0
+            if n:
+                raise UserError(
+                    f"{n} of the rows for {USES[name]} were read in the pre-training of "
+                    f"{self.module.hparams['model_name_or_path']!r}: pre-train with this config in data.held_out"
+                )
 
     def setup(self, stage: str) -> None:
         """Opens the prepared rows of the stage; "fit" needs those of training and validation."""
@@ -94,6 +110,10 @@ class ImdbDataModule(PreparedDataModule):
         return prepare_reviews(
             source, Selection(**{field.name: h[field.name] for field in fields(Selection)}), self.encoder
         )
+
+    def dataset(self, name: str) -> Dataset[Any]:
+        """Token ids and labels."""
+        return PreparedRows(self.splits[name].select_columns(["input_ids", "label"]))
 
     def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
         """Pads to `padding`."""

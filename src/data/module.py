@@ -8,9 +8,9 @@ import datasets
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from src.data.batches import EvalBatches, PreparedRows, TrainBatches, TrainLoader
+from src.data.batches import EvalBatches, TrainBatches, TrainLoader
 from src.errors import UserError
 
 # options that say how rows are cut into steps, and not what the rows are
@@ -32,6 +32,9 @@ class PreparedDataModule(lightning.LightningDataModule):
         self.key = ""
         self.splits: dict[str, datasets.Dataset] = {}
 
+    train_batches: type[TrainBatches] = TrainBatches
+    """What names the rows of training batches."""
+
     def check_loading_options(self) -> None:
         """Raises UserError for a batch size below 1 or a negative number of workers."""
         for name in ("batch_size", "eval_batch_size"):
@@ -46,6 +49,10 @@ class PreparedDataModule(lightning.LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("a data module takes the tokenizer from the Trainer's model: use it through a Trainer")
         return self.trainer.lightning_module
+
+    @abstractmethod
+    def dataset(self, name: str) -> Dataset[Any]:
+        """The rows of "train" or of an evaluation, as the collator takes them."""
 
     @abstractmethod
     def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
@@ -65,7 +72,7 @@ class PreparedDataModule(lightning.LightningDataModule):
         """Batches from where the training loop stands to the end of its epoch."""
         trainer = self.trainer
         assert trainer is not None
-        sampler = TrainBatches(
+        sampler = self.train_batches(
             self.lengths("train"),
             batch_size=self.hparams["batch_size"],
             seed=self.module.seed,
@@ -109,7 +116,7 @@ class PreparedDataModule(lightning.LightningDataModule):
     def _loader_options(self, name: str) -> dict[str, Any]:
         workers = self.hparams["num_workers"]
         return {
-            "dataset": PreparedRows(self.splits[name].select_columns(["input_ids", "label"])),
+            "dataset": self.dataset(name),
             "collate_fn": self.collator(name),
             "num_workers": workers,
             "persistent_workers": workers > 0,

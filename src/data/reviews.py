@@ -87,7 +87,7 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> P
     )
 
     def build(folder: Path) -> None:
-        splits = _labelled_splits(source, selection)
+        splits = labelled_splits(source, selection)
         names = label_names(splits["train"], selection.label_column)
         subsets = choose_rows(
             {name: len(split) for name, split in splits.items()},
@@ -116,30 +116,40 @@ class _Subset:
     rows: Rows
 
 
-def _labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
+def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
     """The splits for training and testing, cut down to the rows and columns that are needed."""
     splits: Mapping[str, datasets.Dataset] = source.read()
-    where = selection.where or {}
-    kept = {}
-    for name in ("train", "test"):
-        if name not in splits:
-            continue
-        split = splits[name]
-        for column in (selection.text_column, selection.label_column, *where):
-            if column not in split.column_names:
-                raise UserError(
-                    f"the data set {source.dataset!r} has no column {column!r} "
-                    f"(its columns: {', '.join(split.column_names)})"
-                )
-        for column, value in where.items():
-            cells = np.asarray(split.data.column(column).to_pylist(), dtype=object)
-            split = split.select(np.flatnonzero(cells == value))
-            if not len(split):
-                raise UserError(f"no row of the split {name!r} has {column} = {value!r} (data.where)")
-        kept[name] = split.select_columns([selection.text_column, selection.label_column])
+    columns = [selection.text_column, selection.label_column]
+    kept = {
+        name: select_rows(splits[name], name, source.dataset, selection.where, columns)
+        for name in ("train", "test")
+        if name in splits
+    }
     if "train" not in kept:
         raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(splits)})")
     return kept
+
+
+def select_rows(
+    split: datasets.Dataset, name: str, dataset: str, where: Mapping[str, int | str] | None, columns: list[str]
+) -> datasets.Dataset:
+    """The rows of a split that are meant by `where`, with the given columns alone.
+
+    Raises:
+        UserError: there is no such column, or no such row.
+    """
+    where = where or {}
+    for column in (*columns, *where):
+        if column not in split.column_names:
+            raise UserError(
+                f"the data set {dataset!r} has no column {column!r} (its columns: {', '.join(split.column_names)})"
+            )
+    for column, value in where.items():
+        cells = np.asarray(split.data.column(column).to_pylist(), dtype=object)
+        split = split.select(np.flatnonzero(cells == value))
+        if not len(split):
+            raise UserError(f"no row of the split {name!r} has {column} = {value!r} (data.where)")
+    return split.select_columns(columns)
 
 
 def _tokenize(

@@ -65,16 +65,16 @@ def cut(body: list[int], room: int, truncation: Truncation) -> list[int]:
     return body[:head] + body[len(body) - (room - head) :]
 
 
-def check_length(max_length: int, longest: int | None, model: str) -> None:
+def check_length(max_length: int, longest: int | None, model: str, option: str = "data.max_length") -> None:
     """Refuses a length that the model cannot take; `longest` is the number of its position embeddings, if limited.
 
     Raises:
-        UserError: `max_length` is below 8 or above `longest`.
+        UserError: `max_length` is below 8 or above `longest`; `option` is what the user calls it.
     """
     if max_length < MIN_LENGTH:
-        raise UserError(f"data.max_length is {max_length}; it must be at least {MIN_LENGTH}")
+        raise UserError(f"{option} is {max_length}; it must be at least {MIN_LENGTH}")
     if longest is not None and max_length > longest:
-        raise UserError(f"data.max_length is {max_length}, but {model} takes at most {longest} tokens")
+        raise UserError(f"{option} is {max_length}, but {model} takes at most {longest} tokens")
 
 
 def check_texts(texts: Iterable[object], column: str, rows: np.ndarray, split: str) -> None:

@@ -7,21 +7,22 @@ own settings; what those cannot say (head_tail) is in `preprocessing.json`.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from src.data.tokens import Encoder
 from src.errors import UserError, one_line
+from src.models.quiet import quiet
 
 PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"
+READ_TEXTS = "pretraining_texts.npy"
+"""In a folder: hashes of the reviews that its pre-training has read (`src.data.fingerprints`), sorted uint64."""
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
@@ -38,6 +39,28 @@ class Archive:
     encoder: Encoder
     labels: list[str]
     config: PretrainedConfig
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The encoder's."""
+        return self.encoder.tokenizer
+
+
+@dataclass(frozen=True)
+class PretrainerArchive:
+    """A pre-trained BERT without its network.
+
+    Attributes:
+        tokenizer: of its corpus.
+        sequence_length: tokens of a sequence of the training.
+        config: of the network.
+        texts: hashes of the reviews it has read (`src.data.fingerprints`), int64 of shape (reviews,).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    sequence_length: int
+    config: PretrainedConfig
+    texts: torch.Tensor
 
 
 def archive_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
@@ -72,6 +95,23 @@ def archive_in(checkpoint: Mapping[str, Any], path: Path) -> Archive:
     )
 
 
+def pretrainer_archive_in(checkpoint: Mapping[str, Any], path: Path) -> PretrainerArchive:
+    """What a checkpoint of `BertPretrainer`, read from `path`, says of its network.
+
+    Raises:
+        UserError: it is a checkpoint of another module.
+    """
+    if "pretrainer" not in checkpoint:
+        raise UserError(f"{path} is no checkpoint of a BertPretrainer: there is no pre-training in it")
+    content = checkpoint["pretrainer"]
+    return PretrainerArchive(
+        tokenizer=restore_tokenizer(content["tokenizer"]),
+        sequence_length=content["sequence_length"],
+        config=AutoConfig.for_model(**content["config"]),
+        texts=content["texts"],
+    )
+
+
 def network_in(checkpoint: Mapping[str, Any], archive: Archive, path: Path) -> PreTrainedModel:
     """The network of that checkpoint, as `transformers` makes it, in fp32 and eval mode.
 
@@ -80,40 +120,59 @@ def network_in(checkpoint: Mapping[str, Any], archive: Archive, path: Path) -> P
     """
     from transformers import AutoModelForSequenceClassification
 
+    # on "meta" nothing is allocated or drawn at random, but buffers that are no weights (BERT's positions) would be
+    # empty too: so build in full
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
+    load_weights_of(checkpoint, network, path)
+    return network
+
+
+def load_weights_of(checkpoint: Mapping[str, Any], network: PreTrainedModel, path: Path) -> None:
+    """Puts the weights of a checkpoint, read from `path`, into its network, in fp32 and eval mode.
+
+    Raises:
+        UserError: they are not those of the configuration.
+    """
     prefix = "model."
     weights = {
         name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
-    # on "meta" nothing is allocated or drawn at random, but buffers that are no weights (BERT's positions) would be
-    # empty too: so build in full
-    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the weights in {path} are not those of its configuration: {one_line(error)[:300]}") from error
     network.eval()
-    return network
 
 
 def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> None:
     """Writes what `transformers.pipeline("text-classification", folder)` runs, and `read_folder` reads."""
-    with _no_progress_bars():
+    save_network(folder, network)
+    encoder = archive.encoder
+    save_tokenizer(folder, encoder.tokenizer, encoder.max_length, "left" if encoder.truncation == "tail" else "right")
+    preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
+    (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
+
+
+def save_network(folder: Path, network: PreTrainedModel) -> None:
+    """Writes configuration and weights."""
+    with quiet():
         network.save_pretrained(folder)
     # safetensors makes files that nobody but their owner can read
     (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
-    encoder = archive.encoder
-    files = archive_tokenizer(encoder.tokenizer)
+
+
+def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation_side: str) -> None:
+    """Writes the tokenizer's files, with the length and the side where it cuts longer texts."""
+    files = archive_tokenizer(tokenizer)
     # in the file itself: a tokenizer saves the side that it was loaded with, whatever it has been set to
     settings = json.loads(files[_TOKENIZER_SETTINGS])
-    settings["model_max_length"] = encoder.max_length
-    settings["truncation_side"] = "left" if encoder.truncation == "tail" else "right"
+    settings["model_max_length"] = max_length
+    settings["truncation_side"] = truncation_side
     files[_TOKENIZER_SETTINGS] = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")
-    preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
-    (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
 
 
 def read_folder(folder: Path) -> Archive:
@@ -153,7 +212,7 @@ def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        with _no_progress_bars():
+        with quiet():
             network, report = AutoModelForSequenceClassification.from_pretrained(
                 folder, config=archive.config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
@@ -164,15 +223,3 @@ def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
     result: PreTrainedModel = network
     result.eval()
     return result
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Without those of `transformers`, whose one file takes a moment."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()

@@ -1,27 +1,31 @@
-"""Where a classifier's network comes from: pretrained weights, or a checkpoint that is restored."""
+"""Where a network comes from: pretrained weights, a checkpoint that is restored, or nothing."""
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    BertConfig,
+    BertForPreTraining,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from src.checkpoints import read_checkpoint
+from src.checkpoint_reading import read_checkpoint
 from src.errors import UserError
 from src.models import pretrained
-from src.models.archive import Archive, archive_in
+from src.models.archive import Archive, PretrainerArchive, archive_in, pretrainer_archive_in
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(ABC):
     """Configuration, tokenizer and network, from a checkpoint where there is one.
 
     A checkpoint holds all three, so the pretrained weights that it was begun with need not be there any more.
@@ -34,10 +38,10 @@ class Origin:
     name: str
     checkpoint: Path | None
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the weights belong to."""
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer that the weights belong to; None where one is to be trained."""
         archive = self._archive
-        return archive.encoder.tokenizer if archive else pretrained.load_tokenizer(self.name)
+        return archive.tokenizer if archive else pretrained.load_tokenizer(self.name)
 
     def longest_input(self) -> int | None:
         """The most tokens that the network takes, None if it sets no limit."""
@@ -47,34 +51,58 @@ class Origin:
         offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
         return None if longest is None else longest - offset
 
-    def check(self, labels: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Looks for what would fail when the network is built, since the run's directory is made before that.
 
         Raises:
             UserError: the pretrained weights cannot be had, or do not go with the tokenizer; or the checkpoint that is
-                to be restored knows other labels, or holds the weights of another network.
+                to be restored holds the weights of another network.
         """
         vocabulary = self._config().vocab_size
         if len(tokenizer) > vocabulary:
             raise UserError(f"the tokenizer has {len(tokenizer)} tokens, but the network knows {vocabulary}")
         archive = self._archive
-        if archive is None:
+        if archive is None or self.checkpoint is None:
             pretrained.check_weights(self.name)
             return
-        if archive.labels != labels:
-            raise UserError(
-                f"the checkpoint knows the labels {', '.join(archive.labels)}, but the data have {', '.join(labels)}"
-            )
-        assert self.checkpoint is not None
         with torch.device("meta"):  # shapes alone
-            network = AutoModelForSequenceClassification.from_config(archive.config)
+            network = self._network(archive.config)
         expected = {f"model.{name}": weight.shape for name, weight in network.state_dict().items()}
-        found = {name: weight.shape for name, weight in read_checkpoint(self.checkpoint)["state_dict"].items()}
+        weights = read_checkpoint(self.checkpoint)["state_dict"]
+        found = {name: weight.shape for name, weight in weights.items()}
         if wrong := [name for name in expected | found if expected.get(name) != found.get(name)]:
             raise UserError(
                 f"{self.checkpoint} holds the weights of another network than its configuration says: "
                 f"{len(wrong)} are missing, unknown or of another shape, among them {wrong[0]}"
             )
+
+    def _config(self) -> PretrainedConfig:
+        archive = self._archive
+        return archive.config if archive else pretrained.load_config(self.name)
+
+    @property
+    @abstractmethod
+    def _archive(self) -> Archive | PretrainerArchive | None:
+        """What the checkpoint holds beside the weights."""
+
+    @abstractmethod
+    def _network(self, config: PretrainedConfig) -> PreTrainedModel:
+        """A network without pretrained weights, in fp32."""
+
+
+@dataclass(frozen=True)
+class ClassifierOrigin(Origin):
+    """That of an encoder with a head over labels."""
+
+    def texts_read(self) -> np.ndarray:
+        """Hashes of the reviews that the pre-training has read, uint64; none where nothing says so."""
+        return np.empty(0, dtype=np.uint64) if self.checkpoint else pretrained.texts_read(self.name)
+
+    def check_labels(self, labels: list[str]) -> None:
+        """Raises UserError where the checkpoint that is to be restored knows other labels."""
+        if self._archive and self._archive.labels != labels:
+            known = ", ".join(self._archive.labels)
+            raise UserError(f"the checkpoint knows the labels {known}, but the data have {', '.join(labels)}")
 
     def build(self, labels: list[str], options: Mapping[str, Any]) -> PreTrainedModel:
         """The network in fp32, with a head over `labels`; of a checkpoint, its weights are still to be restored.
@@ -83,20 +111,94 @@ class Origin:
             labels: the names of the classes, in the order of their numbers.
             options: changes to the configuration, as dropout.
         """
-        network: PreTrainedModel
         if archive := self._archive:
             archive.config.update(dict(options))
-            network = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
-            return network
+            return self._network(archive.config)
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         config = pretrained.load_config(self.name, num_labels=len(labels), **names, **options)
-        network = pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
-        return network
-
-    def _config(self) -> PretrainedConfig:
-        archive = self._archive
-        return archive.config if archive else pretrained.load_config(self.name)
+        return pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
 
     @functools.cached_property
     def _archive(self) -> Archive | None:
         return archive_in(read_checkpoint(self.checkpoint), self.checkpoint) if self.checkpoint else None
+
+    def _network(self, config: PretrainedConfig) -> PreTrainedModel:
+        network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        return network
+
+
+@dataclass(frozen=True)
+class PretrainerOrigin(Origin):
+    """That of a BERT with its two pre-training heads.
+
+    Attributes:
+        from_scratch: sizes of a network that begins from random weights: `hidden_size`, `layers`, `heads`, and
+            `vocab_size` where its tokenizer is to be trained.
+    """
+
+    from_scratch: Mapping[str, Any] | None = field(default=None)
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the tokenizer that is to be trained; 0 where none is."""
+        return int((self.from_scratch or {}).get("vocab_size") or 0)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return None if self.vocab_size and not self.checkpoint else super().tokenizer()
+
+    def longest_input(self) -> int | None:
+        return _NEW_BERT_LENGTH if self.from_scratch else super().longest_input()
+
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if self.from_scratch and not self.checkpoint:
+            return
+        if (kind := self._config().model_type) != "bert":
+            raise UserError(f"{self.name!r} is a model of the type {kind!r}; pre-training here is BERT's")
+        super().check_weights(tokenizer)
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> BertForPreTraining:
+        """The network in fp32; of a checkpoint, its weights are still to be restored.
+
+        Args:
+            tokenizer: of the data.
+            options: changes to the configuration, as dropout.
+        """
+        if archive := self._archive:
+            archive.config.update(dict(options))
+            return self._network(archive.config)
+        if self.from_scratch:
+            return self._network(self._new_config(tokenizer, options))
+        config = pretrained.load_config(self.name, **options)
+        network: BertForPreTraining = pretrained.load_weights(BertForPreTraining, self.name, config)  # type: ignore[assignment]
+        return network
+
+    def texts_read(self) -> np.ndarray:
+        """Hashes of the reviews that earlier pre-training has read, uint64; none where nothing says so."""
+        if archive := self._archive:
+            texts: np.ndarray = archive.texts.numpy().view(np.uint64)
+            return texts
+        return np.empty(0, dtype=np.uint64) if self.from_scratch else pretrained.texts_read(self.name)
+
+    def _new_config(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> PretrainedConfig:
+        sizes = self.from_scratch or {}
+        return BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=sizes["hidden_size"],
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["heads"],
+            intermediate_size=4 * sizes["hidden_size"],
+            max_position_embeddings=_NEW_BERT_LENGTH,
+            pad_token_id=tokenizer.pad_token_id,
+            **options,
+        )
+
+    @functools.cached_property
+    def _archive(self) -> PretrainerArchive | None:
+        return pretrainer_archive_in(read_checkpoint(self.checkpoint), self.checkpoint) if self.checkpoint else None
+
+    def _network(self, config: PretrainedConfig) -> BertForPreTraining:
+        network: BertForPreTraining = BertForPreTraining._from_config(config, dtype=torch.float32)
+        return network
+
+
+_NEW_BERT_LENGTH = 512

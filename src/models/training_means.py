@@ -1,35 +1,31 @@
-"""Loss and accuracy of training, over the rows since the last time they were asked for."""
+"""Means over training rows since the last time they were asked for, which survive a restart in mid-epoch."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
-
-from src.data.labels import MASKED_LABEL
 
 
 class TrainingMeans(nn.Module):
-    """The mean loss and the accuracy over real rows, over all ranks, which survive a restart in mid-epoch.
+    """Weighted means, over all ranks.
 
     Args:
-        num_labels: number of classes.
+        names: of what is averaged.
     """
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
-        self.loss = MeanMetric()
-        self.accuracy = MulticlassAccuracy(num_labels, average="micro", ignore_index=MASKED_LABEL, validate_args=False)
+        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
 
-    def update(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Adds rows: losses of shape (rows,), logits of shape (rows, labels) and labels of shape (rows,)."""
-        self.loss.update(losses, weight=(labels != MASKED_LABEL).float())
-        self.accuracy.update(logits, labels)
+    def update(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds values with their weights, both of the same shape; a weight of 0 leaves a value out."""
+        self._metrics()[name].update(values, weight=weights)
 
     def take(self) -> dict[str, float]:
-        """`train/loss` and `train/accuracy`; begins anew. All ranks must call it."""
-        means = {f"train/{name}": float(metric.compute()) for name, metric in self._metrics().items()}
+        """The means by name; begins anew. All ranks must call it."""
+        means = {name: float(metric.compute()) for name, metric in self._metrics().items()}
         for metric in self._metrics().values():
             metric.reset()
         return means
@@ -50,4 +46,4 @@ class TrainingMeans(nn.Module):
                 setattr(self._metrics()[name], key, value.clone())
 
     def _metrics(self) -> dict[str, Any]:
-        return {"loss": self.loss, "accuracy": self.accuracy}
+        return dict(self.means.items())

@@ -9,8 +9,8 @@ from scipy import stats
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from src.models.cls_only import compute_last_layer_at_cls_only
 from src.models.fast_dropout import FastDropout, keep_mask, use_fast_dropout
+from src.models.last_layer import compute_last_layer_at_cls_only
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from src.models.cls_only import ClsOnlyBertLayer, compute_last_layer_at_cls_only
+from src.models.last_layer import ClsOnlyBertLayer, compute_last_layer_at_cls_only
 from tests.models.families import save_distilbert, save_roberta
 
 _LENGTHS = (23, 1, 11, 17)

@@ -1,0 +1,162 @@
+"""What fine-tuning and pre-training share: the optimizer, seeded dropout, and what is logged of the steps."""
+
+import math
+import os
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from src.data.module import differences
+from src.errors import UserError
+from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
+from src.models.training_means import TrainingMeans
+
+Batch = dict[str, torch.Tensor]
+
+# its state is restored with these, whatever is typed
+_OPTIMIZER = ("learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
+
+
+class TransformerModule(lightning.LightningModule):
+    """A network of `transformers` under AdamW and a schedule.
+
+    A subclass builds `model` and the two `TrainingMeans` in `configure_model`, and sets the attributes below.
+
+    Attributes:
+        monitor, monitor_mode, monitor_name: what the best checkpoint is best in, of what is logged.
+        rows_are: what a row of a batch is, in the plural.
+        next_commands: what it is for and what to type, after a fit; {best} stands for the best checkpoint.
+        origin: where the network comes from.
+    """
+
+    monitor: str
+    monitor_mode: str
+    monitor_name: str
+    rows_are: str
+    next_commands: tuple[tuple[str, str], ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: PreTrainedModel | None = None
+        self.step_means: TrainingMeans
+        self.epoch_means: TrainingMeans
+        self.last_step: dict[str, Any] = {}
+
+    def check_training_options(self) -> None:
+        """Raises UserError for a probability outside [0, 1), a learning rate that is not positive, and the like."""
+        for name in ("hidden_dropout", "attention_dropout", "warmup_ratio"):
+            value = self.hparams[name]
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"model.{name} is {value}; it must be at least 0 and below 1")
+        for name in ("learning_rate", "layer_decay"):
+            if not 0 < self.hparams[name] < math.inf:
+                raise UserError(f"model.{name} is {self.hparams[name]}; it must be positive")
+        if not 0 <= self.hparams["weight_decay"] < math.inf:
+            raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
+
+    @property
+    def seed(self) -> int:
+        """Of the order of training rows and of dropout: the one that `seed_everything` was given."""
+        return int(os.environ.get("PL_GLOBAL_SEED", "42"))
+
+    def dropout_options(self) -> dict[str, float]:
+        """The dropout that the user set, under the names that configurations have for it."""
+        return {
+            key: self.hparams[option]
+            for option, keys in _DROPOUT_KEYS.items()
+            for key in keys
+            if self.hparams[option] is not None
+        }
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and a schedule over the exact number of steps that the run will take."""
+        h: Any = self.hparams
+        trainer = self.trainer
+        assert self.model is not None
+        n_steps = total_steps(
+            len(trainer.datamodule.train_dataloader()),  # type: ignore[attr-defined]
+            trainer.accumulate_grad_batches,
+            trainer.max_epochs,
+            trainer.max_steps,
+        )
+        groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay)
+        return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout from the step, so that a resumed run draws as one that never stopped.
+
+        And each rank from its rank: Lightning gives all the same seed, and with it the same masks.
+        """
+        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        torch.manual_seed(hash((self.seed, epoch, batch_idx, rank)) % 2**63)
+
+    def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
+        """Counts summed over the ranks: what the loss of a step is divided by, since ranks may differ in rows."""
+        total: torch.Tensor = self.trainer.strategy.reduce(counts, reduce_op="sum")  # type: ignore[assignment]
+        return total.clamp(min=1)
+
+    def update_means(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds to the means of the step's row of the log and of the epoch's; see `TrainingMeans.update`."""
+        for means in (self.step_means, self.epoch_means):
+            means.update(name, values, weights)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as asked, and keeps the norm before clipping, which would otherwise be computed twice."""
+        self.last_step = {"lr": max(group["lr"] for group in optimizer.param_groups)}
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
+        self.last_step["train/grad_norm"] = norm
+
+    def step_metrics(self) -> dict[str, float]:
+        """The means since the last call, and the last step's learning rate and gradient norm."""
+        means = {f"train/{name}": value for name, value in self.described(self.step_means.take()).items()}
+        return means | {name: float(value) for name, value in self.last_step.items()}
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The means of the epoch so far, whose end it is."""
+        return {f"train/{name}": value for name, value in self.described(self.epoch_means.take()).items()}
+
+    def described(self, means: dict[str, float]) -> dict[str, float]:
+        """What is logged of these means; a subclass may add what follows from them."""
+        return means
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the running means, summed over the ranks."""
+        checkpoint["step_means"] = self.step_means.sums()
+        checkpoint["epoch_means"] = self.epoch_means.sums()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the running means; rank 0 stands for all, since they were summed over all.
+
+        Raises:
+            UserError: the optimizer's options are not those of the run that is resumed.
+        """
+        if self.trainer.state.fn != "fit":
+            return
+        before, now = (
+            {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
+        )
+        if changed := differences(before, now):
+            raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")
+        if self.trainer.global_rank == 0:
+            self.step_means.restore(checkpoint["step_means"])
+            self.epoch_means.restore(checkpoint["epoch_means"])
+
+
+_DROPOUT_KEYS = {
+    # the names in BERT and its kin, then in DistilBERT
+    "hidden_dropout": ("hidden_dropout_prob", "dropout", "seq_classif_dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
