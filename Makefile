@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m src
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint format bench bench-prediction bench-equivalence bench-recipes stress tensorboard clean
+.PHONY: help install quickstart test test-fast lint format bench bench-prediction bench-pretrain bench-equivalence bench-recipes stress tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,6 +41,9 @@ bench: install  ## side by side with the Hugging Face Trainer, into docs/results
 
 bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
 	$(BIN)/python -m benchmarks.prediction
+
+bench-pretrain: install  ## pre-training, side by side with the Hugging Face Trainer, into docs/results.md
+	$(BIN)/python -m benchmarks.pretraining
 
 bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
 	$(BIN)/python -m benchmarks.equivalence
