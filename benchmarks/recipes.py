@@ -4,6 +4,7 @@
     python -m benchmarks.recipes --recipes tutorial head_tail --labels 1000 --seeds 5
     python -m benchmarks.recipes --config my.yaml --seeds 5             # your own config, as it is, with five seeds
     python -m benchmarks.recipes --recipes tutorial together --final    # on the test rows: once, at the end
+    python -m benchmarks.recipes --list benchmarks/pretrained.yaml      # what further pre-training brings
 
 Each run is `python -m src fit` with the recipe's options in a process of its own, then `validate`, or `test` with
 --final. Validation rows are for development; the final weights are evaluated, so that nothing is chosen on the rows
@@ -176,10 +177,10 @@ def main(args: Sequence[str] | None = None) -> None:
     eval_rows: int | None = given.eval_rows
     if given.config:
         listed = {path.stem: [f"--config={path.resolve()}"] for path in given.config}
-        base, baseline = [], next(iter(listed))
+        base, baseline, title = [], next(iter(listed)), "Your recipes"
     else:
         content = yaml.safe_load(given.list.read_text())
-        listed, base, baseline = content["recipes"], content["base"], content["baseline"]
+        listed, base, baseline, title = (content[key] for key in ("recipes", "base", "baseline", "title"))
         if unknown := set(given.recipes or []) - listed.keys():
             parser.error(f"no such recipe in {given.list}: {', '.join(sorted(unknown))}")
         listed = {name: listed[name] for name in given.recipes or listed}
@@ -216,17 +217,17 @@ def main(args: Sequence[str] | None = None) -> None:
     rows = [row for row in read_rows(given.csv) if row["key"] in keys]
     command = shlex.join(["python", "-m", "benchmarks.recipes", *(sys.argv[1:] if args is None else args)])
     text = (
-        f"## Recipes, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{_DEFINITIONS}"
+        f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{_DEFINITIONS}"
     )
     page = not given.no_page and not given.config
     if page and len(labels) > 1:
-        picture = RESULTS.with_name(f"recipes_{split}.png")
+        picture = RESULTS.with_name(f"{given.list.stem}_{split}.png")
         plot(rows, picture)
         text += f"\n\n![accuracy by labels]({picture.name})"
     text += "\n\n" + provenance(command)
     print("\n" + text)
     if page:
-        write_section(RESULTS, f"recipes-{split}", text)
+        write_section(RESULTS, f"{given.list.stem}-{split}", text)
         print(f"\nWritten to {RESULTS}")
 
 

@@ -29,11 +29,13 @@ from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
 from src.command_line import Command, read_command
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
+from src.data.module import PreparedDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401
 from src.errors import Interrupted, UserError, one_line, tell
 from src.help import print_help
 from src.library_errors import as_user_error
 from src.models.classifier import BertClassifier
+from src.models.module import TransformerModule
 from src.models.pretrainer import BertPretrainer  # noqa: F401
 from src.signals import interrupted_by_signals
 
@@ -58,8 +60,8 @@ class ReviewCLI(LightningCLI):
     def __init__(self, command: Command, **kwargs: Any) -> None:
         self.command = command
         super().__init__(
-            model_class=lightning.LightningModule,
-            datamodule_class=lightning.LightningDataModule,
+            model_class=TransformerModule,
+            datamodule_class=PreparedDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             trainer_defaults=_TRAINER_DEFAULTS,
@@ -96,6 +98,11 @@ class ReviewCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Tells the module what will be restored: Lightning itself knows only after the network is built."""
         super().instantiate_classes()
+        if self.model.rows_are != self.datamodule.rows_are:
+            raise UserError(
+                f"{type(self.model).__name__} learns from {self.model.rows_are}, but {type(self.datamodule).__name__} "
+                f"gives {self.datamodule.rows_are}: --model and --data do not belong together"
+            )
         self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:

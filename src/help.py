@@ -8,8 +8,10 @@ from src.models.classifier import BertClassifier
 
 _EPILOG = """\
 Flags win over later configs, those over earlier ones, and those over the defaults; --config and flags may come in any
-order. Another class goes to --model or --data, and `--model.help CLASS` explains its options. `fit --print_config`
-prints the whole configuration, to be edited and given back with --config.
+order. The options above are those of fine-tuning. Pre-training is `--config configs/pretrain.yaml`, or `--model
+BertPretrainer --data PretrainingDataModule`; `fit --model.help BertPretrainer` and `fit --data.help
+PretrainingDataModule` explain its options. `fit --print_config` prints the whole configuration, to be edited and given
+back with --config.
 """
 
 

@@ -29,12 +29,14 @@ class World:
     Attributes:
         here: the folder that the command runs in.
         tiny: options of a command line that is right.
+        pretraining: the same for a pre-training.
         model: the folder of the tiny model.
         checkpoint: the best.ckpt of a finished run.
     """
 
     here: Path
     tiny: list[str]
+    pretraining: list[str]
     model: Path
     checkpoint: Path
 
@@ -70,8 +72,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny_options: list[str], tiny_bert: Path, tiny_checkpoint: Path) -> World:
-    return World(tmp_path, [*tiny_options, "--trainer.max_epochs=1"], tiny_bert, tiny_checkpoint)
+def world(
+    tmp_path: Path, tiny_options: list[str], tiny_pretraining: list[str], tiny_bert: Path, tiny_checkpoint: Path
+) -> World:
+    once = "--trainer.max_epochs=1"
+    return World(tmp_path, [*tiny_options, once], [*tiny_pretraining, once], tiny_bert, tiny_checkpoint)
 
 
 class _Payload:
@@ -123,6 +128,14 @@ def _distilbert(w: World) -> Path:
     return w.altered(
         "other.ckpt", lambda content: content.update(state_dict=AutoModel.from_pretrained(folder).state_dict())
     )
+
+
+def _pretrain(*options: str) -> Callable[[World], list[str]]:
+    return lambda w: ["fit", *w.pretraining, *options]
+
+
+def _held_out(text: str) -> Callable[[World], list[str]]:
+    return lambda w: ["fit", *w.pretraining, f"--data.held_out=[{w.file('held_out.yaml', text)}]"]
 
 
 def _yaml(text: str) -> Callable[[World], list[str]]:
@@ -396,6 +409,41 @@ CASES: dict[str, tuple[Callable[[World], list[str]], int, list[str]]] = {
         MISTAKE,
         ["the checkpoint knows the labels bad, good, but the data have neg, pos"],
     ),
+    # ---- pre-training
+    "a split that is not there": (_pretrain("--data.split=unsupervised"), MISTAKE, ["'unsupervised'", "data.split"]),
+    "no room in a sequence": (_pretrain("--data.sequence_length=3"), MISTAKE, ["data.sequence_length is 3"]),
+    "longer than the model": (_pretrain("--data.sequence_length=512"), MISTAKE, ["at most 128 tokens"]),
+    "nothing to guess": (_pretrain("--data.mask_rate=0"), MISTAKE, ["data.mask_rate is 0.0"]),
+    "no other review": (_pretrain("--data.val_size=1"), MISTAKE, ["two reviews at least for validation"]),
+    "held out by nothing": (_pretrain("--data.held_out=[no.yaml]"), MISTAKE, ["data.held_out: no.yaml"]),
+    "held out by no fine-tuning": (
+        _held_out("data: {class_path: PretrainingDataModule}"),
+        MISTAKE,
+        ["held_out.yaml are not those of a fine-tuning"],
+    ),
+    "held out by no config": (_held_out("trainer: {}"), MISTAKE, ["is no configuration of a fine-tuning"]),
+    "heads that cannot share": (
+        _pretrain("--model.from_scratch={hidden_size: 16, layers: 1, heads: 3}"),
+        MISTAKE,
+        ["hidden_size 16", "3 heads"],
+    ),
+    "no layers": (
+        _pretrain("--model.from_scratch={hidden_size: 16, layers: 0, heads: 2}"),
+        MISTAKE,
+        ["layers is 0"],
+    ),
+    "too few words": (
+        _pretrain("--model.from_scratch={hidden_size: 16, layers: 1, heads: 2, vocab_size: 9}"),
+        MISTAKE,
+        ["vocab_size is 9"],
+    ),
+    "sizes that say too little": (
+        _pretrain("--model.from_scratch={hidden_size: 16, layers: 1}"),
+        USAGE,
+        ["from_scratch", "heads"],
+    ),
+    "a classifier on sequences": (_pretrain("--model=BertClassifier"), MISTAKE, ["learns from reviews", "sequences"]),
+    "a pre-training on labels": (_pretrain("--data=ImdbDataModule"), MISTAKE, ["learns from sequences", "reviews"]),
     # ---- the surroundings
     "a root below a file": (
         lambda w: w.fit(f"--trainer.default_root_dir={w.file('file') / 'below'}"),

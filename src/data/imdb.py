@@ -46,6 +46,8 @@ class ImdbDataModule(PreparedDataModule):
         num_workers: processes that load batches. Reading prepared rows is quick, so 0 (none) is fastest here.
     """
 
+    rows_are = "reviews"
+
     def __init__(
         self,
         dataset: str = "stanfordnlp/imdb",

@@ -23,7 +23,14 @@ class PreparedDataModule(lightning.LightningDataModule):
 
     A subclass sets `key` and `splits` in `setup`, and has the options `batch_size`, `eval_batch_size` and
     `num_workers`.
+
+    Attributes:
+        rows_are: what a row of a batch is, in the plural; that of the module that can learn from it.
+        train_batches: what names the rows of training batches.
     """
+
+    rows_are: str
+    train_batches: type[TrainBatches] = TrainBatches
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,9 +38,6 @@ class PreparedDataModule(lightning.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.key = ""
         self.splits: dict[str, datasets.Dataset] = {}
-
-    train_batches: type[TrainBatches] = TrainBatches
-    """What names the rows of training batches."""
 
     def check_loading_options(self) -> None:
         """Raises UserError for a batch size below 1 or a negative number of workers."""

@@ -45,6 +45,7 @@ class PretrainingDataModule(PreparedDataModule):
         num_workers: processes that load batches.
     """
 
+    rows_are = "sequences"
     train_batches = DrawnBatches
 
     def __init__(

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, SumMetric
 from transformers import BertForPreTraining
 
 from src.data.masking import NOT_MASKED
+from src.errors import UserError
 from src.models.archive import archive_tokenizer
 from src.models.fast_dropout import use_fast_dropout
 from src.models.last_layer import compute_last_layer_where_chosen
@@ -72,6 +73,8 @@ class BertPretrainer(TransformerModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_training_options()
+        if from_scratch:
+            _check_sizes(from_scratch)
         self.model: BertForPreTraining | None
         self.origin = PretrainerOrigin(model_name_or_path, checkpoint=None, from_scratch=from_scratch)
         self.eval_means: nn.ModuleDict
@@ -198,3 +201,19 @@ class BertPretrainer(TransformerModule):
             "texts": torch.from_numpy(np.union1d(data.corpus.hashes(), self.origin.texts_read()).view(np.int64)),
         }
         super().on_save_checkpoint(checkpoint)
+
+
+_SMALLEST_VOCABULARY = 100  # letters, digits and BERT's five special tokens
+
+
+def _check_sizes(sizes: FromScratch) -> None:
+    for name in ("hidden_size", "layers", "heads"):
+        if sizes[name] < 1:  # type: ignore[literal-required]
+            raise UserError(f"model.from_scratch: {name} is {sizes[name]}; it must be 1 or more")  # type: ignore[literal-required]
+    if sizes["hidden_size"] % sizes["heads"]:
+        raise UserError(
+            f"model.from_scratch: hidden_size {sizes['hidden_size']} cannot be shared by {sizes['heads']} heads: "
+            "it must be a multiple"
+        )
+    if (vocab_size := sizes.get("vocab_size")) is not None and vocab_size < _SMALLEST_VOCABULARY:
+        raise UserError(f"model.from_scratch: vocab_size is {vocab_size}; it must be {_SMALLEST_VOCABULARY} or more")
