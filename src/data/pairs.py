@@ -26,9 +26,10 @@ def draw_pair(
 ) -> Pair:
     """Parts a chunk where a sentence ends; where `label` says so, the second part is the end of another chunk.
 
-    That is taken from the last end of a sentence that gives as many tokens as the chunk's own second part had, so that
-    neither length nor place tells the two kinds apart. Both segments are cut to `room` tokens as in BERT: from the
-    longer one, from its front or its back (Devlin et al. 2019, appendix A.2, and `truncate_seq_pair` of its code).
+    That begins where a sentence does, and where its length comes nearest to that of the chunk's own second part: so
+    both kinds are whole sentences up to a chunk's end, of like lengths, and neither length nor place tells them apart.
+    Both segments are cut to `room` tokens as in BERT: from the longer one, from its front or its back (Devlin et al.
+    2019, appendix A.2, and `truncate_seq_pair` of its code).
 
     Args:
         rng: draws the parting and the cuts.
@@ -37,13 +38,12 @@ def draw_pair(
         room: tokens that the two segments may have together.
     """
     ids, ends = chunk
-    room = min(room, len(ids))
     middle = ends[int(rng.integers(len(ends) - 1))]  # not after the last one
     first, second = ids[:middle], ids[middle:]
     if label == ELSEWHERE:
         other_ids, other_ends = other
-        starts = [end for end in other_ends[:-1] if len(other_ids) - end >= room - middle]
-        second = other_ids[max(starts, default=other_ends[0]) :]
+        start = min(other_ends[:-1], key=lambda end: abs(len(other_ids) - end - len(second)))
+        second = other_ids[start:]
     return Pair(*_cut(rng, first, second, room), label)
 
 

@@ -60,6 +60,7 @@ class Sequences(Dataset[Row]):
         self.seed = seed
         self._masking = Masking(tokenizer, mask_rate)
         self._reviews, self._lengths = (np.asarray(rows.data.column(name).to_numpy()) for name in ("review", "length"))
+        self._last = np.append(self._reviews[1:] != self._reviews[:-1], True)  # of its review
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,14 +89,15 @@ class Sequences(Dataset[Row]):
         return drawn
 
     def _other_review(self, rng: np.random.Generator, row: int) -> int:
-        """A chunk of another review, as long as this one where that is found soon, so that the length does not tell.
+        """A chunk of another review; where one is found soon, as long as this one, and the last of its review if this
+        one is, for neither its length nor its being an end should tell.
 
         There are two reviews at least.
         """
         for tries in itertools.count():
             other = int(rng.integers(len(self._reviews)))
-            long_enough = self._lengths[other] >= self._lengths[row] or tries >= _TRIES
-            if self._reviews[other] != self._reviews[row] and long_enough:
+            alike = self._lengths[other] >= self._lengths[row] and self._last[other] == self._last[row]
+            if self._reviews[other] != self._reviews[row] and (alike or tries >= _TRIES):
                 return other
         raise AssertionError
 

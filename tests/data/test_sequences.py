@@ -86,7 +86,7 @@ def test_half_of_the_pairs_follow_and_the_others_are_of_another_review(
     sequences = make()
     bodies = [" ".join(map(str, ids)) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     reviews, chunks = sequences.rows["review"][:], sequences.rows["input_ids"][:]
-    labels, lengths = [], {FOLLOWS: [], ELSEWHERE: []}
+    labels = []
     for epoch in range(4):
         for number, row in enumerate(_epoch(sequences, epoch)):
             first, second = _segments(row, tokenizer.sep_token_id)
@@ -105,12 +105,30 @@ def test_half_of_the_pairs_follow_and_the_others_are_of_another_review(
             else:
                 assert any(b in body for i, body in enumerate(bodies) if i != reviews[number])
             labels.append(label)
-            lengths[label].append(len(first) + len(second))
             ends = row["token_type_ids"].tolist()
             assert ends == [0] * (len(first) + 2) + [1] * (len(second) + 1)
     assert np.mean(labels) == pytest.approx(0.5, abs=0.03)
-    # the length must not tell
-    assert np.mean(lengths[FOLLOWS]) == pytest.approx(np.mean(lengths[ELSEWHERE]), rel=0.03)
+
+
+def test_neither_lengths_nor_edges_tell_whether_a_pair_follows(
+    make: Callable[..., Sequences], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Chunks that are shorter than a sequence, the last of a review, most of all: what follows there is not cut."""
+    sequences = make()
+    chunks, ends = sequences.rows["input_ids"][:], sequences.rows["ends"][:]
+    at_ends = {tuple(ids[a:]) for ids, stops in zip(chunks, ends, strict=True) for a in stops[:-1]}
+    seen: dict[int, list[tuple[int, int, bool, bool]]] = {FOLLOWS: [], ELSEWHERE: []}
+    for epoch in range(8):
+        for number, row in enumerate(_epoch(sequences, epoch)):
+            if len(chunks[number]) > _LENGTH - 3:
+                continue
+            first, second = _segments(row, tokenizer.sep_token_id)
+            whole = len(first) in ends[number] and first == chunks[number][: len(first)]
+            seen[row["next_sentence_label"]].append((len(first), len(second), whole, tuple(second) in at_ends))
+    follows, elsewhere = (np.mean(seen[label], axis=0) for label in (FOLLOWS, ELSEWHERE))
+    assert min(map(len, seen.values())) > 500
+    np.testing.assert_allclose(follows[:2], elsewhere[:2], rtol=0.07, err_msg="lengths of the segments")
+    np.testing.assert_allclose(follows[2:], elsewhere[2:], atol=0.1, err_msg="segments that are whole sentences")
 
 
 def test_draws_differ_by_epoch_and_seed_but_not_by_company(make: Callable[..., Sequences]) -> None:
