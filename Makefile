@@ -46,7 +46,8 @@ bench-pretrain: install  ## pre-training, side by side with the Hugging Face Tra
 	$(BIN)/python -m benchmarks.pretraining
 
 bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
-	$(BIN)/python -m benchmarks.equivalence
+	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped quickstart --labels 1000 \
+	  --baseline hf_trainer --curves --section equivalence --title "The same accuracy, and the effect of grouping"
 
 bench-recipes: install  ## recipes × labels × seeds, into docs/results.md (a day)
 	$(BIN)/python -m benchmarks.recipes

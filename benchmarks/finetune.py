@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from benchmarks.common import WORK, ours, quickstart_inputs, run_process
 
@@ -102,10 +103,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Adds a row to a csv, which is written anew beside it and renamed, so that it is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [*read_rows(path), row]
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(row))
-        writer.writeheader()
-        writer.writerows(rows)
-    unfinished.replace(path)
+    WORK.mkdir(parents=True, exist_ok=True)
+    with FileLock(WORK / f"{path.name}.lock"):  # of several programs that write at once
+        rows = [*read_rows(path), row]
+        unfinished = path.with_suffix(".tmp")
+        with unfinished.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(row), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(path)

@@ -33,6 +33,7 @@ from benchmarks.common import (
 )
 
 _BATCH_SIZE = 16
+_LENGTH = 128
 _PARTS = 6
 _GOAL = 2.0
 VARIANTS = {
@@ -42,14 +43,18 @@ VARIANTS = {
 }
 
 
-def options(sequences: int, reviews: int, directory: Path) -> list[str]:
-    """Of our command: one epoch over the sequences of so many reviews."""
+def options(reviews: int, directory: Path) -> list[str]:
+    """Of our command: one epoch over the sequences of so many reviews, with the peer's recipe."""
     return [
         "--config=configs/pretrain_quickstart.yaml",
         f"--data.train_size={reviews}",
         "--data.val_size=0",
         f"--data.batch_size={_BATCH_SIZE}",
-        f"--trainer.max_steps={sequences // _BATCH_SIZE}",
+        f"--data.sequence_length={_LENGTH}",
+        "--model.learning_rate=3e-4",
+        "--model.head_learning_rate=null",
+        "--model.weight_decay=0.01",
+        "--model.warmup_ratio=0.1",
         "--trainer.log_every_n_steps=1",
         f"--trainer.default_root_dir={directory}",
     ]
@@ -70,12 +75,12 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     datasets.disable_progress_bars()
     model, dataset = quickstart_inputs()
     tokenizer = load_tokenizer(str(model))
-    selection = CorpusSelection({"source": "imdb"}, "train", "text", reviews, 0, 42, 128, pairs=True)
+    selection = CorpusSelection({"source": "imdb"}, "train", "text", reviews, 0, 42, _LENGTH, pairs=True)
     held_out = held_out_of(["configs/quickstart.yaml"])
     corpus = prepare_corpus(find_source(str(dataset), None, cache_dir()), selection, tokenizer, held_out)
     stored = corpus.rows("train")
-    n = len(stored) // _BATCH_SIZE * _BATCH_SIZE
-    drawn = Sequences(stored, tokenizer, 128, 0.15, pairs=True, seed=42).__getitems__([(0, i) for i in range(n)])
+    n = len(stored)
+    drawn = Sequences(stored, tokenizer, _LENGTH, 0.15, pairs=True, seed=42).__getitems__([(0, i) for i in range(n)])
     rows = {
         "input_ids": [torch.where(row["labels"] == -100, row["input_ids"], row["labels"]).tolist() for row in drawn],
         "token_type_ids": [row["token_type_ids"].tolist() for row in drawn],
@@ -85,7 +90,7 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     return n, sum(map(len, rows["input_ids"]))
 
 
-def measure(name: str, repeat: int, rows: Path, n: int, reviews: int, mark: str) -> dict[str, Any]:
+def measure(name: str, repeat: int, rows: Path, reviews: int, mark: str) -> dict[str, Any]:
     """Trains in a process of its own: seconds of each step, and its loss of both tasks."""
     directory = WORK / "runs" / f"pretraining-{name}-{repeat}-{mark}"
     log = WORK / "logs" / f"pretraining-{name}-{repeat}.log"
@@ -98,7 +103,7 @@ def measure(name: str, repeat: int, rows: Path, n: int, reviews: int, mark: str)
     else:
         dropout = "null" if name == "same" else "0"
         probe = "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe"
-        command = ours("fit", *options(n, reviews, directory), f"--model.attention_dropout={dropout}", probe)
+        command = ours("fit", *options(reviews, directory), f"--model.attention_dropout={dropout}", probe)
     process = run_process(command, log, BENCH_REPORT=str(report))
     found = json.loads(report.read_text())
     return {
@@ -179,7 +184,7 @@ def main(args: Sequence[str] | None = None) -> None:
     progress = Progress(20 + n / (6 if name == "peer" else 12) for name, _ in todo)
     for name, repeat in todo:
         progress.start(f"{VARIANTS[name]}, repeat {repeat + 1} of {given.repeats}")
-        row = measure(name, repeat, rows, n, given.reviews, mark)
+        row = measure(name, repeat, rows, given.reviews, mark)
         append_line(store, {"variant": name, "repeat": repeat, "signature": mark, "row": row})
         progress.end(f"{tokens / row['seconds']:,.0f} tokens/s, loss at the end {curve([row])[-1]:.3f}")
 

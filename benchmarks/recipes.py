@@ -1,4 +1,4 @@
-"""Recipes × numbers of labels × seeds: the accuracy of each, its time, and whether it beats the tutorial's recipe.
+"""Recipes × numbers of labels × seeds: the accuracy of each, its time, and whether it beats another.
 
     python -m benchmarks.recipes                                        # everything in benchmarks/recipes.yaml
     python -m benchmarks.recipes --recipes tutorial head_tail --labels 1000 --seeds 5
@@ -6,30 +6,34 @@
     python -m benchmarks.recipes --recipes tutorial together --final    # on the test rows: once, at the end
     python -m benchmarks.recipes --list benchmarks/pretrained.yaml      # what further pre-training brings
 
+    make bench-equivalence                                              # the Trainer's accuracy and curves, and ours
+
 Each run is `python -m src fit` with the recipe's options in a process of its own, then `validate`, or `test` with
 --final. Validation rows are for development; the final weights are evaluated, so that nothing is chosen on the rows
 that judge (`--checkpoint best` takes those that validated best, which is fair on test rows only). One line a run is
-kept in a csv, with the rows that were right: a program that was stopped goes on, and a higher number of seeds adds only
-what is new.
+kept in benchmarks/runs.csv, with the rows that were right: a program that was stopped goes on, and a higher number of
+seeds adds only what is new. Delete lines to measure again.
+
+Accuracies need no quiet machine. Two at once, each with a part of the recipes, `--untimed` and OMP_NUM_THREADS=1, take
+less time than one after the other.
 """
 
 import argparse
 import hashlib
 import json
 import shlex
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, WORK, Progress, markdown_table, provenance, write_section
+from benchmarks.common import RESULTS, ROOT, Progress, provenance, write_section
 from benchmarks.finetune import Outcome, append_row, read_rows, run_ours, run_peer
-from benchmarks.stats import pack, paired_difference, unpack
+from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render
+from benchmarks.stats import pack
 
 LIST = ROOT / "benchmarks" / "recipes.yaml"
 
@@ -68,7 +72,11 @@ def plan(
         for n in labels:
             for name, recipe in recipes.items():
                 recipe = recipe if isinstance(recipe, dict) else {"options": recipe}  # noqa: PLW2901
-                options = [*base, *(recipe.get("options") or []), *(recipe.get("labels") or {}).get(n, [])]
+                options = [
+                    *(recipe.get("base") or base),
+                    *(recipe.get("options") or []),
+                    *(recipe.get("labels") or {}).get(n, []),
+                ]
                 runs.append(Run(name, n, seed, tuple(options), recipe.get("peer")))
     return runs
 
@@ -86,93 +94,11 @@ def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None) -> Out
     return run_ours([*run.options, *sizes], run.seed, split, checkpoint, name)
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
-def render(rows: Sequence[Mapping[str, str]], baseline: str) -> str:
-    """One table for each number of labels, the most accurate recipe first.
-
-    Args:
-        rows: of the csv: recipe, labels, seed, n, accuracy, fit_s, correct.
-        baseline: the recipe that the others are compared with, over the seeds that both have.
-    """
-    parts = []
-    for labels in sorted({row["labels"] for row in rows}, key=lambda n: int(n or 0)):
-        these = [row for row in rows if row["labels"] == labels]
-        found: dict[str, list[Mapping[str, str]]] = {}
-        for row in these:
-            found.setdefault(row["recipe"], []).append(row)
-        lines = [_line(name, runs, found.get(baseline, []), baseline) for name, runs in found.items()]
-        lines.sort(key=lambda line: -line[0])
-        header = ["recipe", "seeds", "accuracy, mean", "spread (sd)", f"against {baseline}, points", "p", "fit, s"]
-        title = f"### {int(labels):,} labels" if labels else "### As configured"
-        n = these[0]["n"]
-        parts.append(f"{title}, {int(n):,} rows\n\n{markdown_table(header, [line[1:] for line in lines])}")
-    return "\n\n".join(parts)
-
-
-def _line(name: str, runs: list[Mapping[str, str]], base: list[Mapping[str, str]], baseline: str) -> list[Any]:
-    accuracies = [float(row["accuracy"]) for row in runs]
-    mean = statistics.fmean(accuracies)
-    spread = f"{100 * statistics.stdev(accuracies):.1f}" if len(runs) > 1 else "–"
-    seconds = statistics.median(float(row["fit_s"]) for row in runs)
-    difference, p = "–", "–"
-    seeds = sorted({row["seed"] for row in runs} & {row["seed"] for row in base})
-    if name != baseline and seeds:
-        d = paired_difference(_correct(runs, seeds), _correct(base, seeds))
-        difference = f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
-        p = f"{d.p:.3f}" if d.p >= 0.001 else "<0.001"
-    return [mean, name, len(runs), f"{100 * mean:.1f}%", spread, difference, p, f"{seconds:,.0f}"]
-
-
-def _correct(runs: list[Mapping[str, str]], seeds: Sequence[str]) -> np.ndarray:
-    by_seed = {row["seed"]: row for row in runs}
-    return np.stack([unpack(by_seed[seed]["correct"], int(by_seed[seed]["n"])) for seed in seeds])
-
-
-def plot(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name in dict.fromkeys(row["recipe"] for row in rows):
-        points: dict[int, list[float]] = {}
-        for row in rows:
-            if row["recipe"] == name and row["labels"]:
-                points.setdefault(int(row["labels"]), []).append(100 * float(row["accuracy"]))
-        counts = sorted(points)
-        means = [statistics.fmean(points[n]) for n in counts]
-        below = [m - min(points[n]) for n, m in zip(counts, means, strict=True)]
-        above = [max(points[n]) - m for n, m in zip(counts, means, strict=True)]
-        axes.errorbar(counts, means, yerr=[below, above], marker="o", capsize=3, label=name)
-    axes.set(xscale="log", xlabel="labelled reviews", ylabel="accuracy, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=2)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="of the list (default: all)")
-    parser.add_argument("--list", type=Path, default=LIST, help="of recipes (default: benchmarks/recipes.yaml)")
-    parser.add_argument("--config", type=Path, nargs="+", help="your own configs, in place of the list's recipes")
-    parser.add_argument("--labels", type=int, nargs="+", help="default: 100 1000 5000; with --config, what it says")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first_seed", type=int, default=42)
-    parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, what it says")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
-    parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
-    parser.add_argument("--csv", type=Path, default=WORK / "recipes.csv")
-    parser.add_argument("--no_page", action="store_true", help="print the table, leave docs/results.md alone")
-    given = parser.parse_args(args)
-
+    given = _parse(args)
     labels: list[int | None] = list(given.labels or [None])
     eval_rows: int | None = given.eval_rows
     if given.config:
@@ -181,11 +107,10 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         content = yaml.safe_load(given.list.read_text())
         listed, base, baseline, title = (content[key] for key in ("recipes", "base", "baseline", "title"))
-        if unknown := set(given.recipes or []) - listed.keys():
-            parser.error(f"no such recipe in {given.list}: {', '.join(sorted(unknown))}")
         listed = {name: listed[name] for name in given.recipes or listed}
         labels = given.labels or [100, 1000, 5000]
         eval_rows = eval_rows or 2000
+    baseline, title = given.baseline or baseline, given.title or title
 
     split = "test" if given.final else "val"
     runs = plan(listed, base, labels, given.seeds, given.first_seed)
@@ -196,46 +121,68 @@ def main(args: Sequence[str] | None = None) -> None:
     for run in todo:
         progress.start(f"{run.recipe}, {run.labels or 'its own'} labels, seed {run.seed}")
         outcome = execute(run, split, given.checkpoint, eval_rows)
-        accuracy = float(outcome.correct.mean())
-        row = {
-            "key": run.key(split, given.checkpoint),
-            "recipe": run.recipe,
-            "labels": "" if run.labels is None else run.labels,
-            "seed": run.seed,
-            "split": split,
-            "n": len(outcome.correct),
-            "accuracy": f"{accuracy:.6f}",
-            "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
-            "fit_s": f"{outcome.fit_s:.1f}",
-            "correct": pack(outcome.correct),
-            "options": run.peer or shlex.join(run.options),
-        }
-        append_row(given.csv, row)
-        progress.end(f"accuracy {accuracy:.4f}, fit {outcome.fit_s:.0f} s")
+        append_row(given.csv, _row(run, outcome, split, given))
+        progress.end(f"accuracy {outcome.correct.mean():.4f}, fit {outcome.fit_s:.0f} s")
 
     keys = {run.key(split, given.checkpoint) for run in runs}
     rows = [row for row in read_rows(given.csv) if row["key"] in keys]
-    command = shlex.join(["python", "-m", "benchmarks.recipes", *(sys.argv[1:] if args is None else args)])
-    text = (
-        f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{_DEFINITIONS}"
-    )
+    text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
     page = not given.no_page and not given.config
-    if page and len(labels) > 1:
-        picture = RESULTS.with_name(f"{given.list.stem}_{split}.png")
-        plot(rows, picture)
-        text += f"\n\n![accuracy by labels]({picture.name})"
+    section = given.section or f"{given.list.stem}-{split}"
+    if page and (given.curves or len(labels) > 1):
+        picture = RESULTS.parent / "pictures" / f"{section}.png"
+        (plot_losses if given.curves else plot_accuracies)(rows, picture)
+        shown = "training loss by step" if given.curves else "accuracy by labels"
+        text += f"\n\n![{shown}]({picture.relative_to(RESULTS.parent)})"
+    command = shlex.join(["python", "-m", "benchmarks.recipes", *(sys.argv[1:] if args is None else args)])
     text += "\n\n" + provenance(command)
     print("\n" + text)
     if page:
-        write_section(RESULTS, f"{given.list.stem}-{split}", text)
+        write_section(RESULTS, section, text)
         print(f"\nWritten to {RESULTS}")
 
 
-_DEFINITIONS = """\
-Accuracy is the mean over seeds (of the head, the order and dropout; the rows are the same). The difference, in points,
-is over the same rows and seeds, with a 95% interval from 5,000 bootstrap draws of rows and seeds in pairs; p is
-two-sided, from the same draws. Time is the median wall time of the training command, start-up
-included, evaluation not."""
+def _parse(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="of the list (default: all)")
+    parser.add_argument("--list", type=Path, default=LIST, help="of recipes (default: benchmarks/recipes.yaml)")
+    parser.add_argument("--config", type=Path, nargs="+", help="your own configs, in place of the list's recipes")
+    parser.add_argument("--baseline", help="the recipe that the others are compared with (default: the list's)")
+    parser.add_argument("--labels", type=int, nargs="+", help="default: 100 1000 5000; with --config, what it says")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first_seed", type=int, default=42)
+    parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, what it says")
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
+    parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
+    parser.add_argument("--untimed", action="store_true", help="leave the time out: other programs run beside this one")
+    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "runs.csv")
+    parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
+    parser.add_argument("--title", help="of the section (default: the list's)")
+    parser.add_argument("--section", metavar="NAME", help="of docs/results.md to write (default: the list's)")
+    parser.add_argument("--no_page", action="store_true", help="print the table, leave docs/results.md alone")
+    given = parser.parse_args(args)
+    if not given.config:
+        listed = yaml.safe_load(given.list.read_text())["recipes"]
+        if unknown := {*(given.recipes or []), *filter(None, [given.baseline])} - listed.keys():
+            parser.error(f"no such recipe in {given.list}: {', '.join(sorted(unknown))}")
+    return given
+
+
+def _row(run: Run, outcome: Outcome, split: str, given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "key": run.key(split, given.checkpoint),
+        "recipe": run.recipe,
+        "labels": "" if run.labels is None else run.labels,
+        "seed": run.seed,
+        "split": split,
+        "n": len(outcome.correct),
+        "accuracy": f"{outcome.correct.mean():.6f}",
+        "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
+        "fit_s": "" if given.untimed else f"{outcome.fit_s:.1f}",
+        "correct": pack(outcome.correct),
+        "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
+        "options": run.peer or shlex.join(run.options),
+    }
 
 
 def _todo(runs: Sequence[Run], path: Path, split: str, checkpoint: str) -> list[Run]:

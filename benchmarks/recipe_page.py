@@ -1,0 +1,114 @@
+"""What the runs of `benchmarks.recipes` came to: a table for each number of labels, and pictures."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import markdown_table
+from benchmarks.stats import paired_difference, unpack
+
+Rows = Sequence[Mapping[str, str]]
+
+DEFINITIONS = """\
+Accuracy is the mean over seeds (of the head, the order and dropout; the rows are the same). The difference, in points,
+is over the same rows and seeds, with a 95% interval from 5,000 bootstrap draws of rows and seeds in pairs; p is
+two-sided, from the same draws. Time is the median wall time of the training command, start-up included, evaluation not;
+a dash where several ran at once."""
+
+
+def render(rows: Rows, baseline: str) -> str:
+    """One table for each number of labels, the most accurate recipe first.
+
+    Args:
+        rows: of the csv: recipe, labels, seed, n, accuracy, fit_s, correct.
+        baseline: the recipe that the others are compared with, over the seeds that both have.
+    """
+    parts = []
+    for labels in sorted({row["labels"] for row in rows}, key=lambda n: int(n or 0)):
+        these = [row for row in rows if row["labels"] == labels]
+        found: dict[str, list[Mapping[str, str]]] = {}
+        for row in these:
+            found.setdefault(row["recipe"], []).append(row)
+        lines = [_line(name, runs, found.get(baseline, []), baseline) for name, runs in found.items()]
+        lines.sort(key=lambda line: -line[0])
+        header = ["recipe", "accuracy, mean", "each seed", "sd", f"against {baseline}, points", "p", "fit, s"]
+        title = f"### {int(labels):,} labels" if labels else "### As configured"
+        n = these[0]["n"]
+        parts.append(f"{title}, {int(n):,} rows\n\n{markdown_table(header, [line[1:] for line in lines])}")
+    return "\n\n".join(parts)
+
+
+def _line(name: str, runs: Rows, base: Rows, baseline: str) -> list[Any]:
+    by_seed = {row["seed"]: 100 * float(row["accuracy"]) for row in sorted(runs, key=lambda row: row["seed"])}
+    mean = statistics.fmean(by_seed.values())
+    each = ", ".join(f"{accuracy:.1f}" for accuracy in by_seed.values())
+    spread = f"{statistics.stdev(by_seed.values()):.1f}" if len(runs) > 1 else "–"
+    times = [float(row["fit_s"]) for row in runs if row["fit_s"]]
+    seconds = f"{statistics.median(times):,.0f}" if times else "–"
+    difference, p = "–", "–"
+    seeds = sorted(by_seed.keys() & {row["seed"] for row in base})
+    if name != baseline and seeds:
+        d = paired_difference(_correct(runs, seeds), _correct(base, seeds))
+        difference = f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+        p = f"{d.p:.3f}" if d.p >= 0.001 else "<0.001"
+    return [mean, name, f"{mean:.1f}%", each, spread, difference, p, seconds]
+
+
+def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
+    by_seed = {row["seed"]: row for row in runs}
+    return np.stack([unpack(by_seed[seed]["correct"], int(by_seed[seed]["n"])) for seed in seeds])
+
+
+def plot_accuracies(rows: Rows, path: Path) -> None:
+    """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed."""
+    figure, axes = _axes()
+    for name in dict.fromkeys(row["recipe"] for row in rows):
+        points: dict[int, list[float]] = {}
+        for row in rows:
+            if row["recipe"] == name and row["labels"]:
+                points.setdefault(int(row["labels"]), []).append(100 * float(row["accuracy"]))
+        counts = sorted(points)
+        means = [statistics.fmean(points[n]) for n in counts]
+        below = [m - min(points[n]) for n, m in zip(counts, means, strict=True)]
+        above = [max(points[n]) - m for n, m in zip(counts, means, strict=True)]
+        axes.errorbar(counts, means, yerr=[below, above], marker="o", capsize=3, label=name)
+    axes.set(xscale="log", xlabel="labelled reviews", ylabel="accuracy, %")
+    _save(figure, axes, path)
+
+
+def plot_losses(rows: Rows, path: Path) -> None:
+    """Training loss by step: the mean over seeds, and the lowest and highest as a band."""
+    figure, axes = _axes()
+    for name in dict.fromkeys(row["recipe"] for row in rows):
+        by_step: dict[int, list[float]] = {}
+        for row in rows:
+            for step, loss in json.loads(row["curve"]) if row["recipe"] == name else []:
+                by_step.setdefault(step, []).append(loss)
+        steps = sorted(by_step)
+        (line,) = axes.plot(steps, [statistics.fmean(by_step[s]) for s in steps], label=name)
+        low, high = [min(by_step[s]) for s in steps], [max(by_step[s]) for s in steps]
+        axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15)
+    axes.set(xlabel="step", ylabel="training loss (mean over 10 steps)")
+    _save(figure, axes, path)
+
+
+def _axes() -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(8, 5), layout="constrained")
+
+
+def _save(figure: Any, axes: Any, path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
