@@ -14,6 +14,7 @@ import transformers
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src import runs
 from src.callbacks.graceful_stop import GracefulStop
@@ -28,6 +29,7 @@ from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
 from src.command_line import Command, read_command
+from src.data.held_out import finetuning_config
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
 from src.data.module import PreparedDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401
@@ -103,6 +105,8 @@ class ReviewCLI(LightningCLI):
                 f"{type(self.model).__name__} learns from {self.model.rows_are}, but {type(self.datamodule).__name__} "
                 f"gives {self.datamodule.rows_are}: --model and --data do not belong together"
             )
+        if self.command.name == "test" and not is_overridden("test_step", self.model):
+            raise UserError(f"{type(self.model).__name__} has no rows to test on: `validate` evaluates it")
         self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
@@ -190,8 +194,9 @@ class ReviewCLI(LightningCLI):
         if best is not None and best.best_model_score is not None:
             print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
             print(f"Best checkpoint: {_shown(best.best_model_path)}")
+            places = {"best": _shown(best.best_model_path), "held_out": finetuning_config(self.datamodule.hparams)}
             for purpose, command in self.model.next_commands:
-                print(f"{purpose:<16} {command.format(best=_shown(best.best_model_path))}")
+                print(f"{purpose:<16} {command.format(**places)}")
         else:
             print(f"No rows to validate on, so no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}")
         self._say_where_the_curves_are()

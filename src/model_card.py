@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from src import runs
+from src.data.held_out import finetuning_config
 from src.models.archive import READ_TEXTS, Archive
 
 _PACKAGES = ("torch", "transformers", "lightning", "onnxruntime")
@@ -87,9 +88,10 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Mapping[str, Any]
         f"# {name}\n\nA BERT pre-trained by {tasks}, to be fine-tuned.",
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         'pipeline("fill-mask", "THIS_FOLDER")("A film to [MASK].")\n```\n\n'
-        "`python -m src fit --config configs/imdb.yaml --model.model_name_or_path THIS_FOLDER` fine-tunes it, and "
-        f"refuses validation and test reviews that are among the {n_texts:,} which were read here "
-        f"(`{READ_TEXTS}` holds their hashes).",
+        f"`python -m src fit --config {finetuning_config(data)} --model.model_name_or_path THIS_FOLDER` fine-tunes it, "
+        f"and refuses validation and test reviews that are among the {n_texts:,} which were read here "
+        f"(`{READ_TEXTS}` holds their hashes)."
+        + ("" if data.get("next_sentence") else " The head for next sentences has not been trained."),
         _training(checkpoint, path, model, data),
         _pretraining_figures(path),
         "## Versions\n\n" + "\n".join(f"- {package} {_version(package)}" for package in _PACKAGES[:3]),

@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, BertForPreTraining
 
 from src.errors import UserError
 from src.model_card import write_pretrainer_card
 from src.models.archive import (
-    READ_TEXTS,
     load_weights_of,
     pretrainer_archive_in,
     save_network,
+    save_texts,
     save_tokenizer,
 )
 from src.models.quiet import quiet
@@ -41,12 +40,11 @@ def export_pretrainer(folder: Path, name: str, checkpoint: Mapping[str, Any], pa
     save_network(folder, network)
     # all positions of the network may be used in fine-tuning, however long the sequences were here
     save_tokenizer(folder, archive.tokenizer, archive.config.max_position_embeddings, "right")
-    read = archive.texts.numpy().view(np.uint64)
-    np.save(folder / READ_TEXTS, read)
+    save_texts(folder, archive.texts)
     difference = _difference(folder, network, archive.sequence_length)
     if not difference <= _TOLERANCE:  # NaN too
         raise UserError(f"the export failed its check: its logits differ by {difference:.1e}")
-    write_pretrainer_card(folder, name, checkpoint, path, len(read))
+    write_pretrainer_card(folder, name, checkpoint, path, len(archive.texts))
     return [f"model.safetensors: logits of both heads as the checkpoint's, to {difference:.1e}, on random sequences"]
 
 

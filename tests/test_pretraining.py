@@ -16,6 +16,7 @@ from tests.processes import ranks, run, wait
 
 Run = Callable[..., tuple[int, str, str]]
 _RUN = Path("lightning_logs/version_0")
+_NEW = "{hidden_size: 16, layers: 1, heads: 2, vocab_size: 100}"
 _CONFIG = "{trainer: {callbacks: [{class_path: src.callbacks.last_checkpoint.LastCheckpoint, "
 _CONFIG += "init_args: {every_n_train_steps: 3}}]}}"
 
@@ -33,7 +34,8 @@ def _figures(log: Path) -> pd.DataFrame:
 def test_from_fit_to_a_fine_tuned_classifier(
     run_cli: Run, tiny_pretraining: list[str], tiny_options: list[str]
 ) -> None:
-    status, out, err = run_cli("fit", *tiny_pretraining, "--trainer.max_epochs=4", "--model.learning_rate=1e-2")
+    options = ["--trainer.max_epochs=4", "--model.learning_rate=1e-2", "--model.attention_dropout=0"]
+    status, out, err = run_cli("fit", *tiny_pretraining, *options)
     assert status == 0, err
     assert "python -m src export --ckpt_path lightning_logs/version_0/checkpoints/best.ckpt" in out
     log = pd.read_csv(_RUN / "metrics.csv")
@@ -51,7 +53,9 @@ def test_from_fit_to_a_fine_tuned_classifier(
     figures = json.loads((_RUN / "validate.json").read_text())
     assert figures["mlm_loss"] == pytest.approx(losses.min(), abs=1e-5)
     assert figures["n"] > 100
-    assert run_cli("test", "--ckpt_path=best")[0] == 1
+    status, _, err = run_cli("test", "--ckpt_path=best")
+    assert status == 1
+    assert "BertPretrainer has no rows to test on: `validate` evaluates it" in err
 
     status, out, err = run_cli("export", "--ckpt_path=best", "--output=my-bert")
     assert status == 0, err
@@ -61,6 +65,7 @@ def test_from_fit_to_a_fine_tuned_classifier(
         assert not report["missing_keys"]
         for name, weight in network.state_dict().items():
             assert torch.equal(weight, weights[f"model.{name}"]), name
+        assert network.config.attention_probs_dropout_prob == 0.1, "the model's own, not that of this training"
     assert "perplexity" in Path("my-bert/README.md").read_text()
     assert AutoTokenizer.from_pretrained("my-bert").model_max_length == 128
 
@@ -89,6 +94,9 @@ def test_a_classifier_is_not_judged_by_what_was_read(
         if held_out:
             assert status == 0, err
             assert "48 left out" in out
+            assert run_cli("export", "--ckpt_path=last", "--output=classifier")[0] == 0
+            read = [np.load(f"{folder}/pretraining_texts.npy") for folder in ("bert1", "classifier")]
+            np.testing.assert_array_equal(*read, "a fine-tuning of the fine-tuned model has to know it too")
         else:
             assert status == 1
             assert "were read in the pre-training of 'bert0': pre-train with this config in data.held_out" in err
@@ -97,8 +105,7 @@ def test_a_classifier_is_not_judged_by_what_was_read(
 
 def test_from_nothing_with_a_tokenizer_of_its_own(run_cli: Run, tiny_pretraining: list[str]) -> None:
     options = [option for option in tiny_pretraining if "model_name_or_path" not in option]
-    sizes = "{hidden_size: 16, layers: 1, heads: 2, vocab_size: 100}"
-    status, _, err = run_cli("fit", *options, f"--model.from_scratch={sizes}", "--trainer.max_epochs=1")
+    status, _, err = run_cli("fit", *options, f"--model.from_scratch={_NEW}", "--trainer.max_epochs=1")
     assert status == 0, err
     assert run_cli("export", "--ckpt_path=last", "--output=small")[0] == 0
     network = BertForPreTraining.from_pretrained("small")
@@ -126,13 +133,18 @@ def _pooler(options: list[str]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hook", "count", "workers"), [("on_train_batch_start", 6, 0), ("on_validation_start", 1, 2), ("save", 3, 0)]
+    ("hook", "count", "workers", "start"),
+    [
+        ("on_train_batch_start", 6, 0, []),
+        ("on_validation_start", 1, 2, []),
+        ("save", 3, 0, [f"--model.from_scratch={_NEW}"]),
+    ],
 )
 def test_killed_and_resumed_is_bit_identical(
-    hook: str, count: int, workers: int, tiny_pretraining: list[str], tmp_path: Path
+    hook: str, count: int, workers: int, start: list[str], tiny_pretraining: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "last.yaml").write_text(_CONFIG)
-    options = [f"--config={tmp_path}/last.yaml", *tiny_pretraining, "--trainer.max_epochs=2"]
+    options = [f"--config={tmp_path}/last.yaml", *tiny_pretraining, *start, "--trainer.max_epochs=2"]
     options += [f"--data.num_workers={workers}", "--trainer.log_every_n_steps=1"]
     whole = [*options, f"--trainer.default_root_dir={tmp_path / 'whole'}"]
     status, output = run(["fit", *whole], tmp_path / "log")
@@ -154,7 +166,8 @@ def test_killed_and_resumed_is_bit_identical(
 def test_two_ranks_compute_what_one_does(tiny_pretraining: list[str], tmp_path: Path) -> None:
     """With a step, at the end of the epoch, in which the second rank has no row."""
     options = ["fit", *tiny_pretraining, "--model.hidden_dropout=0", "--model.attention_dropout=0"]
-    options += ["--trainer.max_epochs=1", "--trainer.gradient_clip_val=null", "--data.train_size=19"]
+    options += ["--trainer.max_epochs=1", "--trainer.gradient_clip_val=null", "--data.train_size=13"]
+    options += ["--model.learning_rate=1e-2"]
     strategy = ["lightning.pytorch.strategies.DDPStrategy", "gloo", "0:00:30"]
     names = ("strategy", "strategy.process_group_backend", "strategy.timeout")
     ddp = [f"--trainer.{name}={value}" for name, value in zip(names, strategy, strict=True)]
@@ -165,7 +178,8 @@ def test_two_ranks_compute_what_one_does(tiny_pretraining: list[str], tmp_path: 
     processes = ranks([*options, *two], 2, tmp_path)
     assert [wait(process) for process in processes] == [0, 0], (tmp_path / "rank0.log").read_text()
     ours, theirs = (_checkpoint(tmp_path / name / _RUN / "checkpoints/last.ckpt") for name in ("two", "one"))
-    assert ours["global_step"] == theirs["global_step"]
+    assert "Prepared 33 sequences" in output, "two steps of 16, and one of a single row"
+    assert ours["global_step"] == theirs["global_step"] == 3
     for name, weight in theirs["state_dict"].items():
         torch.testing.assert_close(ours["state_dict"][name], weight, atol=1e-4, rtol=0, msg=name)
     logs = [_figures(tmp_path / name / _RUN / "metrics.csv") for name in ("two", "one")]

@@ -154,9 +154,10 @@ def _reviews(
             raise UserError(
                 f"the data set {source.dataset!r} has no split {name!r} (data.split; its splits: {', '.join(splits)})"
             )
-        parts.append(select_rows(splits[name], name, source.dataset, selection.where, [selection.text_column]))
+        part = select_rows(splits[name], name, source.dataset, selection.where, [selection.text_column])
+        check_texts(_texts(part, selection.text_column), selection.text_column, np.arange(len(part)), name)
+        parts.append(part)
     reviews = datasets.concatenate_datasets(parts)
-    check_texts(_texts(reviews, selection.text_column), selection.text_column, np.arange(len(reviews)), selection.split)
     hashes = hash_texts(_texts(reviews, selection.text_column))
     kept = np.ones(len(hashes), dtype=bool)
     for held in held_out:

@@ -1,6 +1,6 @@
 """Reviews that a classifier will be judged by, so that pre-training leaves them out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import yaml
 
 from src.data.cache import cache_dir
 from src.data.fingerprints import hash_texts
-from src.data.imdb import ImdbDataModule
 from src.data.reviews import Selection, labelled_splits
 from src.data.sources import Source, find_source
 from src.data.subsets import choose_rows
@@ -25,8 +24,10 @@ class HeldOut:
     selection: Selection
 
     def facts(self) -> dict[str, Any]:
-        """What determines those rows, for a key."""
-        return {"source": self.source.fingerprint, "selection": asdict(self.selection)}
+        """What determines those rows, for a key; the number of training rows and their labels do not."""
+        selection = asdict(self.selection)
+        del selection["train_size"], selection["label_column"]
+        return {"source": self.source.fingerprint, "selection": selection}
 
     def hashes(self) -> np.ndarray:
         """Of the texts of those rows, uint64."""
@@ -36,6 +37,11 @@ class HeldOut:
         subsets = choose_rows(sizes, None, s.val_size, s.test_size, s.subset_seed)
         rows = (splits[subsets[name].split].select(subsets[name].indices) for name in ("val", "test"))
         return hash_texts(text for part in rows for batch in part.iter(1000) for text in batch[s.text_column])
+
+
+def finetuning_config(pretraining: Mapping[str, Any]) -> str:
+    """The config of a fine-tuning that a pre-training with these options of its data was made for."""
+    return str((pretraining.get("held_out") or ["configs/imdb.yaml"])[0])
 
 
 def held_out_of(configs: Iterable[str]) -> list[HeldOut]:
@@ -48,6 +54,8 @@ def held_out_of(configs: Iterable[str]) -> list[HeldOut]:
 
 
 def _held_out_of(path: Path) -> HeldOut:
+    from src.data.imdb import ImdbDataModule  # and with it Lightning, which `export` does without
+
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
         data = content["data"]

@@ -162,7 +162,10 @@ class PreparedDataModule(lightning.LightningDataModule):
             changed = differences(state["options"], mine["options"])
             raise UserError(
                 "the run to resume was made with other data: "
-                + (changed or f"the content of {self.hparams['dataset']!r} or the tokenizer has changed")
+                + (
+                    changed
+                    or f"the content of {self.hparams['dataset']!r}, what is held out, or the tokenizer has changed"
+                )
             )
         if state["mid_epoch"] and (changed := differences(state["steps"], mine["steps"])):
             raise UserError(

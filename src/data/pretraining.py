@@ -92,10 +92,8 @@ class PretrainingDataModule(PreparedDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens the prepared sequences."""
-        if stage == "test":
-            raise UserError("pre-training has no rows to test on: `validate` evaluates those of validation")
         self._prepare()
-        self.key = self.corpus.key
+        self.key = f"{self.corpus.key}, masked {self.hparams['mask_rate']}"
         self.splits = {name: self.corpus.rows(name) for name in ("train", "val")}
         if stage == "validate" and not len(self.splits["val"]):
             raise UserError("there are no rows to validate on: data.val_size is 0")
@@ -105,6 +103,8 @@ class PretrainingDataModule(PreparedDataModule):
         origin = self.module.origin
         check_length(h.sequence_length, origin.longest_input(), origin.name, option="data.sequence_length")
         tokenizer = origin.tokenizer()
+        if tokenizer is not None and type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
+            raise UserError(f"{origin.name!r} has no WordPiece tokenizer; pre-training here is BERT's")
         self.corpus = prepare_corpus(
             find_source(h.dataset, h.revision, cache_dir()),
             CorpusSelection(
@@ -117,7 +117,8 @@ class PretrainingDataModule(PreparedDataModule):
                 h.sequence_length,
                 pairs=h.next_sentence,
             ),
-            origin.vocab_size if tokenizer is None else tokenizer,
+            # with one that is trained on the corpus, a resumed run has it already and must find the same corpus
+            origin.vocab_size or tokenizer,
             held_out_of(h.held_out or []),
         )
         self.tokenizer = self.corpus.tokenizer() if tokenizer is None else tokenizer

@@ -64,7 +64,7 @@ class Prepared:
         return names
 
     def rows(self, name: str) -> datasets.Dataset:
-        """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number in the source."""
+        """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number after `where`."""
         if not (self.folder / name).is_dir():
             return datasets.Dataset.from_dict({column: [] for column in _FEATURES}, features=_FEATURES)
         return datasets.load_from_disk(str(self.folder / name))

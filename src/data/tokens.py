@@ -78,7 +78,7 @@ def check_length(max_length: int, longest: int | None, model: str, option: str =
 
 
 def check_texts(texts: Iterable[object], column: str, rows: np.ndarray, split: str) -> None:
-    """Refuses texts that are missing, empty or no strings; `rows` are their numbers in the source's split.
+    """Refuses texts that are missing, empty or no strings; `rows` are their numbers in the split, after `where`.
 
     Raises:
         UserError: with the number of such rows, and the first of them by name.

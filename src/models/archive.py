@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -34,11 +35,13 @@ class Archive:
         encoder: the tokenizer with the length and the truncation of the training.
         labels: names of the classes, in the order of the logits.
         config: of the network.
+        texts: hashes of what its pre-training has read (`src.data.fingerprints`), int64 of shape (reviews,).
     """
 
     encoder: Encoder
     labels: list[str]
     config: PretrainedConfig
+    texts: torch.Tensor
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -92,6 +95,7 @@ def archive_in(checkpoint: Mapping[str, Any], path: Path) -> Archive:
         encoder=Encoder(restore_tokenizer(content["tokenizer"]), content["max_length"], content["truncation"]),
         labels=list(content["labels"]),
         config=AutoConfig.for_model(**content["config"]),
+        texts=content["texts"],
     )
 
 
@@ -153,6 +157,8 @@ def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> Non
     save_tokenizer(folder, encoder.tokenizer, encoder.max_length, "left" if encoder.truncation == "tail" else "right")
     preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
     (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
+    if len(archive.texts):
+        save_texts(folder, archive.texts)
 
 
 def save_network(folder: Path, network: PreTrainedModel) -> None:
@@ -161,6 +167,26 @@ def save_network(folder: Path, network: PreTrainedModel) -> None:
         network.save_pretrained(folder)
     # safetensors makes files that nobody but their owner can read
     (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
+
+
+def save_texts(folder: Path, texts: torch.Tensor) -> None:
+    """Writes the hashes of what was read, so that a fine-tuning which starts from the folder is not judged by it."""
+    np.save(folder / READ_TEXTS, texts.numpy().view(np.uint64))
+
+
+def read_texts(folder: Path) -> np.ndarray:
+    """What `save_texts` wrote, uint64; none where there is nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (folder / READ_TEXTS).is_file():
+        return np.empty(0, dtype=np.uint64)
+    try:
+        hashes: np.ndarray = np.load(folder / READ_TEXTS)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / READ_TEXTS} is damaged: export the pre-training again") from error
+    return hashes
 
 
 def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation_side: str) -> None:
@@ -200,7 +226,7 @@ def read_folder(folder: Path) -> Archive:
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{folder / PREPROCESSING} is damaged: export the checkpoint again") from error
     labels = [config.id2label[i] for i in range(config.num_labels)]
-    return Archive(Encoder(tokenizer, **settings), labels, config)
+    return Archive(Encoder(tokenizer, **settings), labels, config, torch.from_numpy(read_texts(folder).view(np.int64)))
 
 
 def read_network(folder: Path, archive: Archive) -> PreTrainedModel:

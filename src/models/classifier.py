@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
@@ -87,7 +88,7 @@ class BertClassifier(TransformerModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the rows of the step, over all ranks together."""
         logits = self(batch["input_ids"], batch["attention_mask"])
-        losses = _row_losses(logits, batch["labels"])
+        losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != MASKED_LABEL).float()
         right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
         shown = {"loss": losses.detach(), "accuracy": right}
@@ -99,6 +100,10 @@ class BertClassifier(TransformerModule):
         # DDP averages the ranks' gradients, but ranks may differ in rows: times world_size, over all rows
         loss: torch.Tensor = losses.sum() * self.trainer.world_size / self.over_all_ranks(real.sum())
         return loss
+
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What training minimises, shape (rows,); 0 for a masked row. A subclass may have another loss."""
+        return _row_losses(logits, labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that look at single rows."""
@@ -146,6 +151,7 @@ class BertClassifier(TransformerModule):
             "max_length": data.encoder.max_length,
             "truncation": data.encoder.truncation,
             "labels": data.label_names,
+            "texts": torch.from_numpy(self.origin.texts_read().view(np.int64)),
         }
         super().on_save_checkpoint(checkpoint)
 

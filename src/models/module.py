@@ -17,7 +17,7 @@ from src.models.training_means import TrainingMeans
 Batch = dict[str, torch.Tensor]
 
 # its state is restored with these, whatever is typed
-_OPTIMIZER = ("learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
+_OPTIMIZER = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
 
 
 class TransformerModule(lightning.LightningModule):
@@ -28,7 +28,8 @@ class TransformerModule(lightning.LightningModule):
     Attributes:
         monitor, monitor_mode, monitor_name: what the best checkpoint is best in, of what is logged.
         rows_are: what a row of a batch is, in the plural.
-        next_commands: what it is for and what to type, after a fit; {best} stands for the best checkpoint.
+        next_commands: what it is for and what to type, after a fit; {best} stands for the best checkpoint, {held_out}
+            for the config of the fine-tuning that was held out from a pre-training.
         origin: where the network comes from.
     """
 
@@ -51,9 +52,10 @@ class TransformerModule(lightning.LightningModule):
             value = self.hparams[name]
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"model.{name} is {value}; it must be at least 0 and below 1")
-        for name in ("learning_rate", "layer_decay"):
-            if not 0 < self.hparams[name] < math.inf:
-                raise UserError(f"model.{name} is {self.hparams[name]}; it must be positive")
+        for name in ("learning_rate", "head_learning_rate", "layer_decay"):
+            value = self.hparams.get(name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"model.{name} is {value}; it must be positive")
         if not 0 <= self.hparams["weight_decay"] < math.inf:
             raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
 
@@ -82,7 +84,8 @@ class TransformerModule(lightning.LightningModule):
             trainer.max_epochs,
             trainer.max_steps,
         )
-        groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay)
+        head_rate = h.get("head_learning_rate")
+        groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay, head_rate)
         return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -18,12 +18,16 @@ _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float
+    model: PreTrainedModel,
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float,
+    head_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """AdamW's groups: biases and norms are not decayed, and each layer learns slower than the one above it.
 
-    The head learns at `learning_rate`, layer k of n at learning_rate · layer_decay^(n − k), the embeddings slowest
-    (Sun et al. 2019, section 5.3.4).
+    Layer k of n learns at learning_rate · layer_decay^(n − k), the embeddings slowest (Sun et al. 2019, section 5.3.4),
+    the heads at `head_learning_rate`; None is `learning_rate`.
     """
     # get_parameter_names is what the Hugging Face Trainer decides by
     decayed = set(get_parameter_names(model, [nn.LayerNorm], ["bias", "layernorm", "rmsnorm", r"(?:^|\.)norm(?:$|\.)"]))
@@ -31,9 +35,11 @@ def parameter_groups(
     n_layers = 1 + max((int(m[1]) for name, _ in named if (m := _LAYER.search(name))), default=-1)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
-        scale = layer_decay ** _depth_below_head(name, n_layers)
+        rate = learning_rate * layer_decay ** _depth_below_head(name, n_layers)
+        if head_learning_rate is not None and not name.startswith(f"{model.base_model_prefix}."):
+            rate = head_learning_rate
         decay = weight_decay if name in decayed else 0.0
-        group = groups.setdefault((scale, decay), {"params": [], "lr": learning_rate * scale, "weight_decay": decay})
+        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
     return list(groups.values())
 

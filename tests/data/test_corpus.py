@@ -81,15 +81,18 @@ def test_splits_are_joined_and_rows_chosen(make: Make, tmp_path: Path) -> None:
     assert make(tmp_path / "both", split="unsupervised", **options).counts()["train"] == 5
 
 
-def test_a_tokenizer_is_trained_on_the_training_reviews(make: Make, corpus_csv: Path) -> None:
+def test_a_tokenizer_is_trained_on_the_training_reviews(make: Make, corpus_csv: Path, tmp_path: Path) -> None:
     corpus = make(corpus_csv, vocab_size=120)
     tokenizer = corpus.tokenizer()
     assert 50 < len(tokenizer) <= 120
     assert tokenizer.unk_token_id not in tokenizer("The wonderful film.")["input_ids"]
     ids = [token for row in corpus.rows("train")["input_ids"] for token in row]
     assert max(ids) < len(tokenizer)
-    again = make(corpus_csv, vocab_size=120, train_size=69).tokenizer()
-    assert again.get_vocab().keys() == tokenizer.get_vocab().keys() or len(again) <= 120
+    frame = pd.read_csv(corpus_csv)
+    frame.loc[shuffled(80, 42)[-10:], "text"] += " Zebra zebra zebra." * 50
+    frame.to_csv(tmp_path / "zebra.csv", index=False)
+    assert "zebra" not in make(tmp_path / "zebra.csv", vocab_size=120).tokenizer().get_vocab(), "of validation alone"
+    assert "zebra" in make(tmp_path / "zebra.csv", vocab_size=120, subset_seed=1).tokenizer().get_vocab()
 
 
 @pytest.mark.parametrize(

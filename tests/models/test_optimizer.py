@@ -112,6 +112,14 @@ def test_layer_decay_and_weight_decay(family: str, tiny_bert: Path, tmp_path: Pa
     assert seen == {0, 1, 2, 3}
 
 
+def test_the_head_learns_at_its_own_rate(tiny_bert: Path) -> None:
+    model = _model("bert", tiny_bert, tiny_bert)
+    head = set(model.classifier.parameters())
+    for group in parameter_groups(model, 1e-4, 0.01, 1.0, head_learning_rate=1e-3):
+        assert {parameter in head for parameter in group["params"]} == {group["lr"] == 1e-3}
+        assert group["lr"] in (1e-3, 1e-4)
+
+
 def test_without_decay_there_is_one_group(tiny_bert: Path) -> None:
     groups = parameter_groups(_model("bert", tiny_bert, tiny_bert), 5e-5, 0.0, 1.0)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-5, 0.0)]
