@@ -1,0 +1,68 @@
+"""The ideas that recipes are compared with: each does what its paper says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from benchmarks.candidates import ReinitialiseTopLayers, SmoothedClassifier
+from src.data.labels import MASKED_LABEL
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_top_layers_and_pooler_begin_anew_and_nothing_else(tiny_bert: Path, layers: int) -> None:
+    network: Any = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)  # so that no bias is zero, and no norm one, as it would be anew
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    ReinitialiseTopLayers(layers).on_fit_start(None, SimpleNamespace(model=network))  # type: ignore[arg-type]
+    top = tuple(f"bert.encoder.layer.{1 - i}." for i in range(layers))
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, before[name]) != name.startswith((*top, "bert.pooler.")), name
+    weight = network.bert.encoder.layer[1].intermediate.dense.weight
+    assert weight.std().item() == pytest.approx(network.config.initializer_range, rel=0.1)
+
+
+class Weights(lightning.Callback):
+    """Keeps a weight as it was after each step."""
+
+    seen: list[torch.Tensor]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        Weights.seen = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
+        Weights.seen.append(pl_module.model.classifier.weight.detach().clone())
+
+
+def test_the_average_is_that_of_the_last_steps(run_cli: Run, tiny_options: list[str]) -> None:
+    callbacks = [
+        f"--trainer.callbacks+={name}" for name in (f"{__name__}.Weights", "benchmarks.candidates.AverageOfLastSteps")
+    ]
+    # 12 steps, of which the last quarter is averaged
+    options = ["--trainer.max_epochs=2", "--model.learning_rate=1e-2", "--model.schedule=constant"]
+    status, _, err = run_cli("fit", *tiny_options, *callbacks, *options)
+    assert status == 0, err
+    assert len(Weights.seen) == 12
+    saved = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(saved["model.classifier.weight"], torch.stack(Weights.seen[-3:]).mean(dim=0))
+    assert not torch.allclose(saved["model.classifier.weight"], Weights.seen[-1], atol=1e-4)
+
+
+def test_labels_are_smoothed_in_training() -> None:
+    logits, labels = (
+        torch.randn(4, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 1, MASKED_LABEL]),
+    )
+    logs = logits.log_softmax(dim=1)
+    wanted = torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.05, 0.95], [0.0, 0.0]])
+    losses = SmoothedClassifier().row_losses(logits, labels)
+    torch.testing.assert_close(losses, -(wanted * logs).sum(dim=1))
