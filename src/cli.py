@@ -189,8 +189,11 @@ class ReviewCLI(LightningCLI):
         """Says what came out, and what to type next."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         print()
+        if not self.trainer.global_step:  # type: ignore[attr-defined]
+            print("No step was taken: nothing is trained.")
+            return
+        best = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         if best is not None and best.best_model_score is not None:
             print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
             print(f"Best checkpoint: {_shown(best.best_model_path)}")
@@ -259,6 +262,7 @@ def _hush() -> None:
     """Silences messages that ask for nothing a user could do; the run's own lines say what it does."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # what it found
     transformers.utils.logging.disable_progress_bar()
     for message in (
         r".*does not have many workers.*",  # reading prepared rows is quicker than a process for it

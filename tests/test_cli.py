@@ -68,3 +68,12 @@ def test_fit_starts_from_an_exported_classifier_with_other_labels(
     status, out, err = run_cli("fit", *tiny_options, *options, "--trainer.max_epochs=1")
     assert status == 0, err
     assert "Best validation accuracy" in out
+
+
+def test_lightnings_learning_rate_finder_says_what_it_found(run_cli: Run, tiny_options: list[str]) -> None:
+    finder = ["--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"]
+    options = ["--trainer.max_steps=0", "--trainer.callbacks.num_training_steps=40", "--data.train_size=192"]
+    status, out, err = run_cli("fit", *tiny_options, "--data.batch_size=4", *finder, *options)
+    assert status == 0, err
+    assert "Learning rate set to" in err
+    assert "No step was taken" in out
