@@ -9,7 +9,6 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from src.data.labels import MASKED_LABEL
 from src.models.archive import archive_tokenizer
-from src.models.fast_dropout import use_fast_dropout
 from src.models.last_layer import compute_last_layer_at_cls_only
 from src.models.metrics import classification_metrics
 from src.models.module import Batch, TransformerModule
@@ -34,6 +33,8 @@ class BertClassifier(TransformerModule):
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out: 1.5 times the speed.
+        torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
+            gains nothing.
     """
 
     monitor = "val/accuracy"
@@ -52,6 +53,7 @@ class BertClassifier(TransformerModule):
         layer_decay: float = 1.0,
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
+        torch_compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -71,7 +73,7 @@ class BertClassifier(TransformerModule):
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
-        use_fast_dropout(self.model)
+        self.speed_up(self.model)
         self.step_means = TrainingMeans(["loss", "accuracy"])
         self.epoch_means = TrainingMeans(["loss", "accuracy"])
         self.eval_loss = MeanMetric()

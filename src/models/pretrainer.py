@@ -12,7 +12,6 @@ from transformers import BertForPreTraining
 from src.data.masking import NOT_MASKED
 from src.errors import UserError
 from src.models.archive import archive_tokenizer
-from src.models.fast_dropout import use_fast_dropout
 from src.models.last_layer import compute_last_layer_where_chosen
 from src.models.module import Batch, TransformerModule
 from src.models.optimizer import Schedule
@@ -50,6 +49,8 @@ class BertPretrainer(TransformerModule):
         layer_decay: factor on the learning rate from each layer to the one below; 1 is the same for all.
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel.
+        torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
+            gains nothing.
     """
 
     monitor = "val/mlm_loss"
@@ -73,6 +74,7 @@ class BertPretrainer(TransformerModule):
         layer_decay: float = 1.0,
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
+        torch_compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -91,7 +93,7 @@ class BertPretrainer(TransformerModule):
         self.model = self.origin.build(data.tokenizer, self.dropout_options())
         self.model.train()
         self._last_layer = [compute_last_layer_where_chosen(self.model)]  # in a list: it is a part of `model` already
-        use_fast_dropout(self.model)
+        self.speed_up(self.model.bert)
         names = ["mlm_loss", "mlm_accuracy"]
         if self._next_sentence:
             names += ["nsp_loss", "nsp_accuracy"]

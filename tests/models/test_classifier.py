@@ -1,6 +1,7 @@
 """The classifier as the command line trains and tests it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,16 @@ def test_labels_get_into_the_configuration(tiny_checkpoint: Path) -> None:
 def test_options_that_make_no_sense_are_named(option: str, value: float, words: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{option} is .*; it {words}"):
         BertClassifier(**{option: value})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compiled_it_computes_the_same(run_cli: Run, tiny_options: list[str]) -> None:
+    options = ["--model.hidden_dropout=0", "--model.attention_dropout=0", "--data.group_by_length=true"]
+    runs = [_fit(run_cli, *tiny_options, *options, f"--model.torch_compile={on}") for on in ("false", "true")]
+    plain, compiled = (torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in runs)
+    assert plain.keys() == compiled.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(compiled[name], weight, atol=2e-4, rtol=0, msg=name)
+    status, _, err = run_cli("export", "--ckpt_path=best", "--output=model")
+    assert status == 0, err
