@@ -22,10 +22,10 @@ quickstart: install  ## fine-tune on real reviews with real weights, on a CPU; t
 	$(RUN) test --ckpt_path best
 
 test: install  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-fast: install  ## the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 lint: install  ## style and types
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ class Prediction:
 
     def run(self, total: int | None, columns: list[str]) -> int:
         """Predicts what is not done yet; 1 where there were bad lines, else 0."""
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
 
         rows = self._rows()
         if not columns:
