@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.processes import run
 from tests.synthetic import synthetic_reviews
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,10 +71,10 @@ def test_fit_starts_from_an_exported_classifier_with_other_labels(
     assert "Best validation accuracy" in out
 
 
-def test_lightnings_learning_rate_finder_says_what_it_found(run_cli: Run, tiny_options: list[str]) -> None:
+def test_lightnings_learning_rate_finder_says_what_it_found(tiny_options: list[str], tmp_path: Path) -> None:
     finder = ["--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"]
     options = ["--trainer.max_steps=0", "--trainer.callbacks.num_training_steps=40", "--data.train_size=192"]
-    status, out, err = run_cli("fit", *tiny_options, "--data.batch_size=4", *finder, *options)
-    assert status == 0, err
-    assert "Learning rate set to" in err
-    assert "No step was taken" in out
+    status, output = run(["fit", *tiny_options, "--data.batch_size=4", *finder, *options], tmp_path / "log")
+    assert status == 0, output
+    assert "Learning rate set to" in output
+    assert "No step was taken" in output

@@ -48,7 +48,7 @@ from src.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-for _ in range(8):
+for _ in range(16):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     tensors = [torch.empty(2**24).fill_(1.0) for _ in range(2)]  # 64 MiB each
     del tensors

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
-from src import export, onnx_export
+from src import classifier_export, onnx_export
 from src.__main__ import main
 from src.inference import load, probabilities
 from tests.synthetic import synthetic_reviews
@@ -204,7 +204,7 @@ def test_a_file_that_differs_is_no_export(tiny_checkpoint: Path, run_cli: Run, m
 
 
 def test_a_signal_leaves_nothing(tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_compare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(classifier_export, "_compare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     status, _, err = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=out")
     assert status == 130
     assert err == "stopped by SIGINT\n"
