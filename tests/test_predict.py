@@ -329,6 +329,17 @@ def test_an_option_that_is_missing_is_told_in_one_line(run_cli: Run) -> None:
     assert "ckpt_path" in err
 
 
+def test_a_checkpoint_of_the_first_version_is_read(run_cli: Run, tiny_checkpoint: Path) -> None:
+    """One from before what the pre-training had read was kept in it."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    del content["classifier"]["texts"], content["hyper_parameters"]["torch_compile"]
+    torch.save(content, "old.ckpt")
+    Path("in.csv").write_text("text\ngreat\n")
+    for command in (["predict", "--input=in.csv", "--output=out.csv"], ["export", "--output=model"]):
+        status, _, err = run_cli(command[0], "--ckpt_path=old.ckpt", *command[1:])
+        assert status == 0, err
+
+
 def test_lightning_is_not_imported(tiny_checkpoint: Path) -> None:
     Path("in.csv").write_text("text\ngreat\n")
     program = (

@@ -95,7 +95,7 @@ def archive_in(checkpoint: Mapping[str, Any], path: Path) -> Archive:
         encoder=Encoder(restore_tokenizer(content["tokenizer"]), content["max_length"], content["truncation"]),
         labels=list(content["labels"]),
         config=AutoConfig.for_model(**content["config"]),
-        texts=content["texts"],
+        texts=content.get("texts", torch.empty(0, dtype=torch.int64)),  # checkpoints before 2026-11-23 have none
     )
 
 
