@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 from filelock import FileLock
@@ -13,6 +14,10 @@ from filelock import FileLock
 from src.errors import UserError, disk_is_full
 
 _FORMAT = 1  # raised when the layout or the meaning of prepared data changes
+
+
+ROWS_AT_ONCE = 1000
+"""What `datasets.map` and the loops beside it take at a time: its default."""
 
 
 def cache_dir() -> Path:
@@ -61,3 +66,32 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
             raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error
         raise UserError(f"prepared data cannot be written to {folder.parent}: {error.strerror or error}") from error
     return folder, False
+
+
+def map_into(
+    file: Path,
+    rows: datasets.Dataset,
+    make: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
+    features: datasets.Features,
+    description: str,
+) -> datasets.Dataset:
+    """What `make(columns, numbers)` makes of 1,000 rows at a time, on disk in `file`; `description` is on the bar."""
+    return rows.map(
+        make,
+        batched=True,
+        batch_size=ROWS_AT_ONCE,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        features=features,
+        # in our own cache: that of `datasets` would keep a second copy, under a key that changes with every run
+        load_from_cache_file=False,
+        cache_file_name=str(file),
+        desc=description,
+    )
+
+
+def stored_rows(folder: Path, features: datasets.Features) -> datasets.Dataset:
+    """What `save_to_disk` wrote there; no rows where it wrote none, since it cannot write a data set without rows."""
+    if not folder.is_dir():
+        return datasets.Dataset.from_dict({column: [] for column in features}, features=features)
+    return datasets.load_from_disk(str(folder))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import sentencex
 from transformers import PreTrainedTokenizerBase
 
+from src.data.tokens import token_ids
+
 Tokens = list[int]
 
 
@@ -27,24 +29,11 @@ class Chunker:
     def chunks(self, texts: Sequence[str]) -> list[list[list[Tokens]]]:
         """For each text its chunks, for each chunk its sentences. No token is left out, but one at the end alone."""
         if not self.pairs:
-            return [[[body[i : i + self.room]] for i in range(0, len(body), self.room)] for body in self._encode(texts)]
+            bodies = token_ids(self.tokenizer, texts)
+            return [[[body[i : i + self.room]] for i in range(0, len(body), self.room)] for body in bodies]
         sentences = [split_sentences(text) for text in texts]
-        encoded = iter(self._encode([sentence for text in sentences for sentence in text]))
+        encoded = iter(token_ids(self.tokenizer, [sentence for text in sentences for sentence in text]))
         return [group_sentences([next(encoded) for _ in text], self.room) for text in sentences]
-
-    def _encode(self, texts: Sequence[str]) -> list[Tokens]:
-        if not texts:
-            return []
-        # verbose=False: the tokenizer warns of texts over the model's length, which are about to be cut
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        ids: list[Tokens] = encoded["input_ids"]
-        return ids
 
 
 def split_sentences(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
-from src.data.cache import cache_key, prepare_once
+from src.data.cache import ROWS_AT_ONCE, cache_key, map_into, prepare_once, stored_rows
 from src.data.chunks import Chunker
 from src.data.fingerprints import hash_texts
 from src.data.held_out import HeldOut
@@ -20,7 +20,6 @@ from src.data.subsets import choose_rows
 from src.data.tokens import check_texts
 from src.errors import UserError
 
-_AT_ONCE = 1000  # rows: what `datasets.map` takes by default
 _COUNTS, _TOKENIZER, _TEXTS = "counts.json", "tokenizer", "texts.npy"
 _FEATURES = datasets.Features(
     {
@@ -71,9 +70,7 @@ class Corpus:
 
     def rows(self, name: str) -> datasets.Dataset:
         """The chunks of "train" or "val": `input_ids`, `ends` (of its sentences), `length` and `review`, its number."""
-        if not (self.folder / name).is_dir():
-            return datasets.Dataset.from_dict({column: [] for column in _FEATURES}, features=_FEATURES)
-        return datasets.load_from_disk(str(self.folder / name))
+        return stored_rows(self.folder / name, _FEATURES)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that was trained on the corpus, where one was."""
@@ -107,7 +104,6 @@ def prepare_corpus(
     Raises:
         UserError: the source cannot be read, or its content will not do; the text says what and where.
     """
-    trained = isinstance(tokenizer, int)
     key = cache_key(
         {
             "source": source.fingerprint,
@@ -123,9 +119,11 @@ def prepare_corpus(
             {"train": len(reviews)}, selection.train_size, selection.val_size, 0, selection.subset_seed
         )
         train = reviews.select(subsets["train"].indices)
-        used = _train_tokenizer(train, selection.text_column, tokenizer) if isinstance(tokenizer, int) else tokenizer
-        if trained:
+        if isinstance(tokenizer, int):
+            used = _train_tokenizer(train, selection.text_column, tokenizer)
             used.save_pretrained(str(folder / _TOKENIZER))
+        else:
+            used = tokenizer
         for name in ("train", "val"):
             indices = subsets[name].indices
             if not len(indices):
@@ -166,13 +164,13 @@ def _reviews(
 
 
 def _texts(reviews: datasets.Dataset, column: str) -> Iterator[str]:
-    return (text for batch in reviews.iter(_AT_ONCE) for text in batch[column])
+    return (text for batch in reviews.iter(ROWS_AT_ONCE) for text in batch[column])
 
 
 def _train_tokenizer(reviews: datasets.Dataset, column: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """A WordPiece tokenizer in the manner of bert-base-uncased, from the reviews that training reads."""
     tokenizer: PreTrainedTokenizerBase = BertTokenizer().train_new_from_iterator(
-        (batch[column] for batch in reviews.iter(_AT_ONCE)), vocab_size
+        (batch[column] for batch in reviews.iter(ROWS_AT_ONCE)), vocab_size
     )
     return tokenizer
 
@@ -200,18 +198,7 @@ def _chunk(
                 columns["review"].append(int(numbers[index]))
         return columns
 
-    return reviews.map(
-        rows,
-        batched=True,
-        batch_size=_AT_ONCE,
-        with_indices=True,
-        remove_columns=reviews.column_names,
-        features=_FEATURES,
-        # in our own cache: that of `datasets` would keep a second copy, under a key that changes with every run
-        load_from_cache_file=False,
-        cache_file_name=str(file),
-        desc=f"Cutting into sequences {what_for}",
-    )
+    return map_into(file, reviews, rows, _FEATURES, f"Cutting into sequences {what_for}")
 
 
 def _check_chunks(chunks: datasets.Dataset, name: str, selection: CorpusSelection) -> None:

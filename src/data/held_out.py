@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src.data.cache import cache_dir
+from src.data.cache import ROWS_AT_ONCE, cache_dir
 from src.data.fingerprints import hash_texts
 from src.data.reviews import Selection, labelled_splits
 from src.data.sources import Source, find_source
@@ -36,7 +36,7 @@ class HeldOut:
         sizes = {name: len(split) for name, split in splits.items()}
         subsets = choose_rows(sizes, None, s.val_size, s.test_size, s.subset_seed)
         rows = (splits[subsets[name].split].select(subsets[name].indices) for name in ("val", "test"))
-        return hash_texts(text for part in rows for batch in part.iter(1000) for text in batch[s.text_column])
+        return hash_texts(text for part in rows for batch in part.iter(ROWS_AT_ONCE) for text in batch[s.text_column])
 
 
 def finetuning_config(pretraining: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from src.data.cache import cache_key, prepare_once
+from src.data.cache import ROWS_AT_ONCE, cache_key, map_into, prepare_once, stored_rows
 from src.data.labels import label_ids, label_names
 from src.data.sources import Source
 from src.data.subsets import Rows, choose_rows
@@ -19,7 +19,6 @@ from src.errors import UserError
 LABELS_FILE = "labels.json"
 USES = {"train": "training", "val": "validation", "test": "testing"}
 
-_TOKENIZED_AT_ONCE = 1000  # rows: what `datasets.map` takes by default
 _FEATURES = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
@@ -65,9 +64,7 @@ class Prepared:
 
     def rows(self, name: str) -> datasets.Dataset:
         """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number after `where`."""
-        if not (self.folder / name).is_dir():
-            return datasets.Dataset.from_dict({column: [] for column in _FEATURES}, features=_FEATURES)
-        return datasets.load_from_disk(str(self.folder / name))
+        return stored_rows(self.folder / name, _FEATURES)
 
 
 def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Prepared:
@@ -164,7 +161,7 @@ def _tokenize(
             "raise data.train_size or change data.subset_seed"
         )
     column, rows = selection.text_column, subset.rows
-    texts = (text for batch in chosen.select_columns([column]).iter(_TOKENIZED_AT_ONCE) for text in batch[column])
+    texts = (text for batch in chosen.select_columns([column]).iter(ROWS_AT_ONCE) for text in batch[column])
     check_texts(texts, column, rows.indices, rows.split)
 
     def tokens(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
@@ -177,15 +174,4 @@ def _tokenize(
             "text": batch[column],
         }
 
-    return chosen.map(
-        tokens,
-        batched=True,
-        batch_size=_TOKENIZED_AT_ONCE,
-        with_indices=True,
-        remove_columns=chosen.column_names,
-        features=_FEATURES,
-        # in our own cache: that of `datasets` would keep a second copy, under a key that changes with every run
-        load_from_cache_file=False,
-        cache_file_name=str(file),
-        desc=f"Tokenising for {USES[subset.name]}",
-    )
+    return map_into(file, chosen, tokens, _FEATURES, f"Tokenising for {USES[subset.name]}")

@@ -35,15 +35,7 @@ class Encoder:
         """The token ids of each text, not padded."""
         prefix, suffix = self._special_tokens()
         room = self.max_length - len(prefix) - len(suffix)
-        # verbose=False: the tokenizer warns of texts over the model's length, which are about to be cut
-        bodies = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return [prefix + cut(body, room, self.truncation) + suffix for body in bodies]
+        return [prefix + cut(body, room, self.truncation) + suffix for body in token_ids(self.tokenizer, texts)]
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
@@ -51,6 +43,22 @@ class Encoder:
         whole = self.tokenizer("a")["input_ids"]
         start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
         return whole[:start], whole[start + len(body) :]
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, of whatever length, without special tokens."""
+    if not texts:
+        return []
+    # verbose=False: the tokenizer warns of texts over the model's length, which are about to be cut
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 def cut(body: list[int], room: int, truncation: Truncation) -> list[int]:
