@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy import stats as scipy_stats
 
-from benchmarks import common, finetune, prediction, recipe_page, recipes, training
+from benchmarks import common, finetune, prediction, recipe_page, recipes, training, training_page
 from benchmarks.stats import pack, paired_difference, unpack
 from src.inference import load
 
@@ -88,7 +88,7 @@ def test_training_alternates_and_ratios_are_taken_within_a_repeat() -> None:
     tasks = training.plan(2, 248, [2000])
     assert [task.variant for task in tasks] == [*training.VARIANTS, "2000", "2000", *reversed(training.VARIANTS)]
     # the machine at half its speed in the second repeat changes no ratio
-    assert training.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
+    assert training_page.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
 
 
 def _process(seconds: float, faults: int) -> dict[str, Any]:
@@ -105,10 +105,11 @@ def _process(seconds: float, faults: int) -> dict[str, Any]:
 def test_training_table() -> None:
     found = {}
     for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "quickstart": 1.0}.items():
-        found[name] = [training.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
+        found[name] = [training_page.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
     assert found["quickstart"][0]["share"] == pytest.approx(0.8)
     row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
-    table = training.render(found, {2000: [row] * 3, 25_000: [row | {"max_rss_mib": 1050.0}] * 3})
+    titles = {name: variant.name for name, variant in training.VARIANTS.items()}
+    table = training_page.render(titles, found, {2000: [row] * 3, 25_000: [row | {"max_rss_mib": 1050.0}] * 3})
     assert "| training, reviews/s | 1.00 (1.00 to 1.00) | 4.00 (4.00 to 4.00) | 2.00" in table
     assert "| training, A's recipe, against A | 4.00× | at least 3.4× |" in table
     assert "| training, A's recipe, against B | 2.00× |" in table

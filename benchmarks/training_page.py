@@ -1,0 +1,92 @@
+"""What the processes of `benchmarks.training` came to: figures of each, and the tables."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.common import markdown_table
+
+
+def figures(row: dict[str, Any], flops: float, reviews: int) -> dict[str, float]:
+    """What one training process shows, `flops` being the operations that its real tokens need."""
+    seconds = sum(step[0] for step in row["steps"])
+    rate = statistics.median(row["gemm"]) if row["gemm"] else float("nan")
+    return {
+        "train": reviews / seconds,
+        "evaluate": row["evaluated"] / row["evaluation_s"],
+        "start": row["start_s"],
+        "memory": row["max_rss_mib"],
+        "faults": statistics.median(step[1] for step in row["steps"]),
+        "share": flops / seconds / rate,
+        "gemm": rate / 1e9,
+    }
+
+
+def median_ratio(mine: Sequence[float], peers: Sequence[float]) -> float:
+    """The median over repeats of the ratio within each repeat: the machine's drift between repeats falls out."""
+    return statistics.median(m / p for m, p in zip(mine, peers, strict=True))
+
+
+_ROWS = [
+    ("training, reviews/s", "train", "{:.2f}"),
+    ("share of the GEMM rate", "share", "{:.0%}"),
+    ("evaluation, reviews/s", "evaluate", "{:.2f}"),
+    ("command to first training step, s", "start", "{:.1f}"),
+    ("peak memory, MiB", "memory", "{:,.0f}"),
+    ("page faults a step", "faults", "{:,.0f}"),
+    ("GEMM rate in these runs, GFLOP/s", "gemm", "{:.0f}"),
+]
+
+
+def render(
+    titles: Mapping[str, str], training: dict[str, list[dict[str, float]]], rows: dict[int, list[dict[str, Any]]]
+) -> str:
+    """The tables, from the figures of each variant and of each number of rows, repeat by repeat."""
+    values = {name: {key: [f[key] for f in found] for key in found[0]} for name, found in training.items()}
+    table = [[title, *(_median_and_range(values[name][key], shown) for name in values)] for title, key, shown in _ROWS]
+    text = markdown_table(["median (lowest to highest)", *(titles[name] for name in values)], table)
+
+    many, few = max(rows), min(rows)
+    prepare = [sum(row["prepare_s"].values()) for row in rows[many]]
+    first = [row["first_prepare_s"] for row in rows[many] if row["first_prepare_s"] is not None]
+
+    def ratio(key: str, mine: str, peer: str) -> float:
+        return median_ratio(values[mine][key], values[peer][key])
+
+    memory = median_ratio([r["max_rss_mib"] for r in rows[many]], [r["max_rss_mib"] for r in rows[few]])
+    goals = [
+        ("training, A's recipe, against A", f"{ratio('train', 'same', 'A'):.2f}×", "at least 3.4×"),
+        ("training, A's recipe, against B", f"{ratio('train', 'same', 'B'):.2f}×", "at least 1.4×"),
+        ("training, quickstart's recipe, against A", f"{ratio('train', 'quickstart', 'A'):.2f}×", "at least 5.5×"),
+        (
+            "training, quickstart's recipe, share of the GEMM rate",
+            f"{statistics.median(values['quickstart']['share']):.0%}",
+            "at least 70%",
+        ),
+        ("evaluation, A's recipe, against A", f"{ratio('evaluate', 'same', 'A'):.2f}×", "at least 2.0×"),
+        ("command to first step, A's recipe, against A", f"{ratio('start', 'same', 'A'):.2f}×", "at most 1×"),
+        ("peak memory, A's recipe, against A", f"{ratio('memory', 'same', 'A'):.2f}×", "at most 1×"),
+        (f"preparing {many:,} reviews, second launch", f"{statistics.median(prepare):.2f} s", "under 1 s"),
+        (f"peak memory, {many:,} reviews against {few:,}", f"{memory:.2f}×", "at most 1.1×"),
+    ]
+    text += "\n\n" + markdown_table(["ratio within a repeat, median", "measured", "goal"], goals)
+    if first:
+        text += f"\n\nPreparing {many:,} reviews at the first launch took {statistics.median(first):.0f} s."
+    return text
+
+
+def _median_and_range(found: Sequence[float], shown: str) -> str:
+    median = shown.format(statistics.median(found))
+    return median if len(found) == 1 else f"{median} ({shown.format(min(found))} to {shown.format(max(found))})"
+
+
+DEFINITIONS = """\
+All read the same rows, in batches of 8, for one epoch, with the same pretrained weights. "A's recipe" has A's dropout
+and keeps the first 512 tokens as A does; the quickstart's recipe is configs/quickstart.yaml. *Training* is reviews over
+the time from the first step's start to the last step's end, the batches' loading included and evaluation excluded.
+*Evaluation* is what `trainer.evaluate()` reports as its run time, and for ours the whole validation loop of
+`python -m src validate`. The *first training step* is reached when it begins, its data cached by an earlier run. *Peak
+memory* is the kernel's figure for the whole process. *Page faults* are the median over steps. The *share of the GEMM
+rate* is the operations that the plain model needs on the real tokens, without padding (three times the forward pass),
+a second, over the fastest fp32 product of two 1,024 × 1,024 matrices, taken between steps all through the same process,
+the median. For a small sample B sorts as many batches at a time as it does with 1,000 reviews."""
