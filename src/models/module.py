@@ -121,7 +121,11 @@ class TransformerModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as asked, and keeps the norm before clipping, which would otherwise be computed twice."""
-        self.last_step = {"lr": max(group["lr"] for group in optimizer.param_groups)}
+        # the heads may learn faster: see parameter_groups
+        rates = [
+            group["lr"] for group in optimizer.param_groups if group["initial_lr"] <= self.hparams["learning_rate"]
+        ]
+        self.last_step = {"lr": max(rates, default=optimizer.param_groups[0]["lr"])}
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
