@@ -41,7 +41,10 @@ def main(args: list[str]) -> int:
 
         return export(args[1:])
 
-    from src.cli import main as cli
+    from src.quick_imports import quick_imports
+
+    with quick_imports():
+        from src.cli import main as cli
 
     return cli(args)
 

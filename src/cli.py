@@ -28,7 +28,7 @@ from src.callbacks.step_log import StepLog
 from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.checkpoints import DurableCheckpointIO, read_checkpoint
-from src.command_line import Command, read_command
+from src.command_line import SUBCOMMANDS, Command, read_command
 from src.data.held_out import finetuning_config
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
 from src.data.module import PreparedDataModule
@@ -75,10 +75,10 @@ class ReviewCLI(LightningCLI):
             **kwargs,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's, without `predict`: that needs no Trainer here."""
-        return {name: keys for name, keys in LightningCLI.subcommands().items() if name != "predict"}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that was typed, since each one's parser takes time to make; without one, all that need a Trainer."""
+        typed = [self.command.name] if self.command.name in SUBCOMMANDS else SUBCOMMANDS
+        return {name: keys for name, keys in LightningCLI.subcommands().items() if name in typed}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         # only where no other class is named: that one would get this one's defaults for the options that both have

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from src.errors import Interrupted, UsageError, UserError, tell
 from src.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
+from src.quick_imports import quick_imports
 from src.review_files import STANDARD, ReviewFile
 from src.signals import interrupted_by_signals
 
@@ -103,8 +104,10 @@ def _check_output(output: str, source: str) -> None:
 
 
 def _load(name: str) -> "Classifier":
-    from src.inference import load
     from src.runs import find_checkpoint
+
+    with quick_imports():
+        from src.inference import load
 
     path = Path(name).expanduser()
     if name in ("best", "last") and not path.exists():
