@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from src.data.labels import MASKED_LABEL
 from src.models.archive import archive_tokenizer
 from src.models.last_layer import compute_last_layer_at_cls_only
+from src.models.mean_pooling import Pooling
 from src.models.metrics import classification_metrics
 from src.models.module import Batch, TransformerModule
 from src.models.optimizer import Schedule
@@ -33,6 +34,9 @@ class BertClassifier(TransformerModule):
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out: 1.5 times the speed.
+        pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
+            mean over the tokens, which the top layer of a BERT is set to for it. With few labels, and for weights that
+            were trained as a sentence encoder, mean is several points better.
         torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
             gains nothing.
     """
@@ -53,12 +57,13 @@ class BertClassifier(TransformerModule):
         layer_decay: float = 1.0,
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
+        pooling: Pooling = "cls",
         torch_compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.check_training_options()
-        self.origin = ClassifierOrigin(model_name_or_path, checkpoint=None)
+        self.origin = ClassifierOrigin(model_name_or_path, checkpoint=None, pooling=pooling)
         self.eval_loss: MeanMetric
         self.eval_metrics: MetricCollection
 

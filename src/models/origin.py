@@ -23,6 +23,7 @@ from src.checkpoint_reading import read_checkpoint
 from src.errors import UserError
 from src.models import pretrained
 from src.models.archive import Archive, PretrainerArchive, archive_in, pretrainer_archive_in
+from src.models.mean_pooling import Pooling, begin_as_mean
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,18 @@ class Origin(ABC):
 
 @dataclass(frozen=True)
 class ClassifierOrigin(Origin):
-    """That of an encoder with a head over labels."""
+    """That of an encoder with a head over labels.
+
+    Attributes:
+        pooling: what a new head reads as training begins; see `BertClassifier`.
+    """
+
+    pooling: Pooling = field(default="cls")
+
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
+            raise UserError(f"model.pooling is mean, as which BERT can begin; {self.name!r} is of the type {kind!r}")
+        super().check_weights(tokenizer)
 
     def check_labels(self, labels: list[str]) -> None:
         """Raises UserError where the checkpoint that is to be restored knows other labels."""
@@ -120,7 +132,10 @@ class ClassifierOrigin(Origin):
             return self._network(archive.config)
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         config = pretrained.load_config(self.name, num_labels=len(labels), **names, **options)
-        return pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
+        network = pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
+        if self.pooling == "mean":
+            begin_as_mean(network)
+        return network
 
     @functools.cached_property
     def _archive(self) -> Archive | None:
