@@ -23,6 +23,7 @@ from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.progress import PlainProgress
 from src.callbacks.report import Report
 from src.callbacks.results import Results
+from src.callbacks.run_config import RunConfig
 from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
 from src.callbacks.summary import Summary
@@ -69,6 +70,7 @@ class ReviewCLI(LightningCLI):
             trainer_defaults=_TRAINER_DEFAULTS,
             seed_everything_default=42,
             auto_configure_optimizers=False,
+            save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={name: {"allow_abbrev": False, "exit_on_error": False} for name in self.subcommands()}
             | {"allow_abbrev": False, "exit_on_error": False},

@@ -164,16 +164,19 @@ def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]
         ("--data.batch_size=4", "stopped in mid-epoch"),
         ("--trainer.accumulate_grad_batches=2", "accumulate_grad_batches was 1 and is 2"),
         ("--data.group_by_length=true", "group_by_length was False and is True"),
+        ("--model.pooling=mean", "began with model.pooling=cls"),
     ],
 )
 def test_a_change_that_cannot_be_resumed_is_named(
     option: str, words: str, stopped: list[str], run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:
-    before = Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes()
+    kept = [Path("lightning_logs/version_0", name) for name in ("checkpoints/last.ckpt", "config.yaml")]
+    before = {path: path.read_bytes() for path in kept}
     status, _, err = run_cli(*stopped, option)
     assert status == 1
     assert words in err.strip().splitlines()[-1]
-    assert Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes() == before
+    for path in kept:
+        assert path.read_bytes() == before[path], path
 
 
 def test_after_an_epochs_end_the_batch_size_may_change(

@@ -8,6 +8,7 @@ from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from src.data.labels import MASKED_LABEL
+from src.errors import UserError
 from src.models.archive import archive_tokenizer
 from src.models.last_layer import compute_last_layer_at_cls_only
 from src.models.mean_pooling import Pooling
@@ -35,8 +36,8 @@ class BertClassifier(TransformerModule):
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out: 1.5 times the speed.
         pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
-            mean over the tokens, which the top layer of a BERT is set to for it. With few labels, and for weights that
-            were trained as a sentence encoder, mean is several points better.
+            mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
+            sentence encoder, mean is better, the more so the fewer labels there are: docs/results.md.
         torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
             gains nothing.
     """
@@ -161,6 +162,13 @@ class BertClassifier(TransformerModule):
             "texts": torch.from_numpy(self.origin.texts_read().view(np.int64)),
         }
         super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume a run that began otherwise, with what a new head reads."""
+        before = checkpoint["hyper_parameters"].get("pooling", "cls")
+        if self.trainer.state.fn == "fit" and before != self.hparams["pooling"]:
+            raise UserError(f"the run to resume began with model.pooling={before}: its top layer is trained already")
+        super().on_load_checkpoint(checkpoint)
 
 
 def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,11 @@
 """A top layer that begins as the mean over a review's tokens, in BERT's own architecture.
 
 A classifier on BERT reads the vector of [CLS]. Where pre-training has not made that vector mean anything (sentence
-encoders are trained on the mean over the tokens, say), fine-tuning first has to gather the review there, and with few
-labels it hardly does. Here the top layer is set so that it hands [CLS] the mean of the layer below: its queries are
-zero, so that attention is spread evenly; values and output are a multiple of the identity; the feed-forward adds
-nothing; and the pooler passes on what it is given. Training may then change all of it.
+encoders are trained on the mean over the tokens), fine-tuning first has to gather the review there, and with few labels
+it hardly does. Here the top layer is set so that [CLS] becomes norm(norm(4 · mean + cls)), of the mean over all tokens
+of the layer below and its vector of [CLS]: its queries are zero, so that attention is spread evenly; values and output
+are a multiple of the identity; the feed-forward adds nothing. The pooler passes on the tanh of it. Training may then
+change all of that.
 
 It is a new beginning for the top layer, as in Zhang et al. 2021, section 5, but with weights that mean something in
 place of random ones. Shapes and names stay as they are, so whatever reads a `BertForSequenceClassification` reads it.
@@ -18,7 +19,7 @@ from torch import nn
 Pooling = Literal["cls", "mean"]
 
 _MEAN_OVER_CLS = 4.0
-"""Factor on the mean beside the vector of [CLS], which the layer's residual connection adds; 8 was as good."""
+"""Factor on the mean beside the vector of [CLS], which the layer's residual connection adds."""
 
 
 @torch.no_grad()

@@ -111,7 +111,9 @@ class ClassifierOrigin(Origin):
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
-            raise UserError(f"model.pooling is mean, as which BERT can begin; {self.name!r} is of the type {kind!r}")
+            raise UserError(
+                f"model.pooling=mean is for BERT, but {self.name!r} is a model of the type {kind!r}: leave it at cls"
+            )
         super().check_weights(tokenizer)
 
     def check_labels(self, labels: list[str]) -> None:

@@ -58,12 +58,25 @@ def test_all_of_it_is_trained(tiny_bert: Path, run_cli: Run, tiny_options: list[
     assert "Accuracy: " in out
 
 
+def test_a_run_from_before_there_was_the_option_began_with_cls(run_cli: Run, tiny_options: list[str]) -> None:
+    options = [*tiny_options, "--trainer.max_epochs=2"]
+    assert run_cli("fit", *options, "--trainer.max_steps=6")[0] == 0
+    last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    content = torch.load(last, weights_only=True)
+    del content["hyper_parameters"]["pooling"]
+    torch.save(content, last)
+    status, _, err = run_cli("fit", *options, "--model.pooling=mean", f"--ckpt_path={last}")
+    assert status == 1
+    assert err == "error: the run to resume began with model.pooling=cls: its top layer is trained already\n"
+    assert run_cli("fit", *options, f"--ckpt_path={last}")[0] == 0
+
+
 def test_other_families_are_refused(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "roberta"
     folder.mkdir()
     options = [*tiny_options, f"--model.model_name_or_path={save_roberta(folder)}", "--model.pooling=mean"]
     status, _, err = run_cli("fit", *options)
     assert status == 1
-    assert err.startswith("error: model.pooling is mean, as which BERT can begin; ")
-    assert err.endswith("is of the type 'roberta'\n")
+    assert err.startswith("error: model.pooling=mean is for BERT, but ")
+    assert err.endswith("is a model of the type 'roberta': leave it at cls\n")
     assert not Path("lightning_logs").exists()
