@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from src.errors import Interrupted, UsageError, UserError, tell
+from src.quick_imports import quick_imports
 from src.signals import interrupted_by_signals
 
 _DESCRIPTION = """\
@@ -64,8 +65,10 @@ def _export(options: Any) -> None:
         from src.onnx_export import check_installed
 
         check_installed()
-    from src.checkpoint_reading import read_checkpoint
-    from src.runs import find_checkpoint
+    with quick_imports():
+        from src.checkpoint_reading import read_checkpoint
+        from src.models import archive  # noqa: F401  (transformers, which either kind of export needs)
+        from src.runs import find_checkpoint
 
     path = find_checkpoint(options.ckpt_path, Path())
     checkpoint = read_checkpoint(path)

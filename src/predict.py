@@ -104,10 +104,9 @@ def _check_output(output: str, source: str) -> None:
 
 
 def _load(name: str) -> "Classifier":
-    from src.runs import find_checkpoint
-
     with quick_imports():
         from src.inference import load
+        from src.runs import find_checkpoint
 
     path = Path(name).expanduser()
     if name in ("best", "last") and not path.exists():

@@ -1,24 +1,48 @@
 """The garbage collector stands still while modules are imported, and only then."""
 
 import gc
+import sys
+from pathlib import Path
 
 import pytest
 
 from src.quick_imports import quick_imports
 
 
-def test_what_is_imported_is_not_looked_at_again() -> None:
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that is not imported yet and makes a thousand lists."""
+    (tmp_path / "thousand_lists.py").write_text("lists = [[] for _ in range(1000)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "thousand_lists", raising=False)
+    return "thousand_lists"
+
+
+def test_what_is_imported_is_not_looked_at_again(module: str) -> None:
     before = gc.get_freeze_count()
     with quick_imports():
         assert not gc.isenabled()
-        kept = [[] for _ in range(1000)]
+        __import__(module)
     assert gc.isenabled()
-    assert gc.get_freeze_count() >= before + len(kept)
+    frozen = gc.get_freeze_count()
+    assert frozen >= before + 1000
+    with quick_imports():
+        __import__(module)
+    assert gc.get_freeze_count() == frozen, "nothing new was imported"
     gc.unfreeze()
 
 
 def test_it_goes_on_after_an_import_that_fails() -> None:
     with pytest.raises(ImportError), quick_imports():
-        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+        __import__("no_such_module")
     assert gc.isenabled()
-    gc.unfreeze()
+
+
+def test_it_stays_off_where_it_was_off() -> None:
+    gc.disable()
+    try:
+        with quick_imports():
+            """Nothing is imported."""
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
