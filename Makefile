@@ -36,7 +36,7 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (40 minutes)
+bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (45 minutes)
 	$(BIN)/python -m benchmarks.training
 
 bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
@@ -46,7 +46,7 @@ bench-pretrain: install  ## pre-training, side by side with the Hugging Face Tra
 	$(BIN)/python -m benchmarks.pretraining
 
 bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
-	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped quickstart --labels 1000 \
+	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped short --labels 1000 \
 	  --baseline hf_trainer --curves --section equivalence --title "The same accuracy, and the effect of grouping"
 
 bench-recipes: install  ## recipes × labels × seeds, into docs/results.md (a day)

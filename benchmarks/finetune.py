@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from benchmarks.common import WORK, ours, quickstart_inputs, run_process
@@ -24,48 +25,74 @@ class Outcome:
     Attributes:
         correct: whether each evaluated row was right, in the order of the shuffle.
         loss: over the evaluated rows; None from a peer.
-        fit_s: wall time of the training command, start-up and saving included; evaluation is not in it.
+        fit_s: wall time of the training command, start-up and saving included; evaluation is not in it. None where
+            other programs ran beside it.
         curve: training loss by step, each the mean over the steps since the one before.
     """
 
     correct: np.ndarray
     loss: float | None
-    fit_s: float
+    fit_s: float | None
     curve: Curve
 
 
-def run_ours(options: Sequence[str], seed: int, split: str, checkpoint: str, name: str) -> Outcome:
-    """`fit` with the options, then `validate` or `test`.
+@dataclass(frozen=True)
+class Trained:
+    """A finished `fit`: the folder it was made in, its run, and its wall time if that means something."""
+
+    directory: Path
+    run: Path
+    fit_s: float | None
+
+
+def train(options: Sequence[str], seed: int, checkpoint: str, name: str, timed: bool = True) -> Trained:
+    """`fit` with the options, unless that has been done already.
 
     Args:
         options: of `fit`; configs among them.
         seed: of the head, the order and dropout; the rows stay the same.
-        split: "val" or "test".
-        checkpoint: "last" evaluates the final weights and does without validation in training, "best" those that
-            validated best.
-        name: of the run's folder, which is made anew, and of its logs.
+        checkpoint: "last" does without validation in training, since the final weights will be taken.
+        name: of the folder, which stands for all of these.
+        timed: nothing runs beside it.
     """
     directory = WORK / "runs" / name
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    silent = ["--trainer.limit_val_batches=0"] if checkpoint == "last" else []
-    place = [f"--seed_everything={seed}", f"--trainer.default_root_dir={directory}"]
-    fit = run_process(ours("fit", *options, *place, *silent), directory / "fit.log")
-    run = directory / "lightning_logs" / "version_0"
-    rows = directory / "rows.npy"
+    finished = directory / "fit.json"
+    if not finished.is_file():
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        silent = ["--trainer.limit_val_batches=0"] if checkpoint == "last" else []
+        place = [f"--seed_everything={seed}", f"--trainer.default_root_dir={directory}"]
+        fit = run_process(ours("fit", *options, *place, *silent), directory / "fit.log")
+        for file in directory.glob("lightning_logs/version_0/checkpoints/*.ckpt"):
+            _drop_optimizer(file)
+        unfinished = finished.with_suffix(".tmp")
+        unfinished.write_text(json.dumps({"fit_s": fit.wall_s if timed else None}))
+        unfinished.rename(finished)
+    fit_s = json.loads(finished.read_text())["fit_s"]
+    return Trained(directory, directory / "lightning_logs" / "version_0", fit_s)
+
+
+def _drop_optimizer(checkpoint: Path) -> None:
+    """Leaves a third of the file: what evaluation needs."""
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "optimizer_states": []}, checkpoint)
+
+
+def evaluate(trained: Trained, split: str, checkpoint: str) -> Outcome:
+    """`validate` or `test`, for the split "val" or "test", with the weights of the checkpoint "last" or "best"."""
     command = "validate" if split == "val" else "test"
+    rows = trained.directory / f"{command}.npy"
     probe = "--trainer.callbacks+=benchmarks.lightning_probe.CorrectRows"
     again = ["--trainer.limit_val_batches=1.0"] if command == "validate" else []
-    evaluate = ours(command, f"--ckpt_path={run / 'checkpoints' / checkpoint}.ckpt", probe, *again)
-    run_process(evaluate, directory / f"{command}.log", BENCH_ROWS=str(rows))
-    figures = json.loads((run / f"{command}.json").read_text())
+    path = trained.run / "checkpoints" / f"{checkpoint}.ckpt"
+    log = trained.directory / f"{command}.log"
+    run_process(ours(command, f"--ckpt_path={path}", probe, *again), log, BENCH_ROWS=str(rows))
+    figures = json.loads((trained.run / f"{command}.json").read_text())
     correct = np.load(rows)
     assert np.isclose(correct.mean(), figures["accuracy"]), (
-        f"{correct.mean()} is not the {figures['accuracy']} of {run}"
+        f"{correct.mean()} is not the {figures['accuracy']} of {trained.run}"
     )
-    outcome = Outcome(correct, figures["loss"], fit.wall_s, _our_curve(run / "metrics.csv"))
-    shutil.rmtree(run / "checkpoints")  # 270 MB each
-    return outcome
+    return Outcome(correct, figures["loss"], trained.fit_s, _our_curve(trained.run / "metrics.csv"))
 
 
 def run_peer(module: str, labels: int, seed: int, rows: tuple[int, int], name: str, epochs: int = 3) -> Outcome:

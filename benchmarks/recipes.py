@@ -3,7 +3,7 @@
     python -m benchmarks.recipes                                        # everything in benchmarks/recipes.yaml
     python -m benchmarks.recipes --recipes tutorial head_tail --labels 1000 --seeds 5
     python -m benchmarks.recipes --config my.yaml --seeds 5             # your own config, as it is, with five seeds
-    python -m benchmarks.recipes --recipes tutorial together --final    # on the test rows: once, at the end
+    python -m benchmarks.recipes --recipes tutorial short --final       # on the test rows: once, at the end
     python -m benchmarks.recipes --list benchmarks/pretrained.yaml      # what further pre-training brings
 
     make bench-equivalence                                              # the Trainer's accuracy and curves, and ours
@@ -12,7 +12,8 @@ Each run is `python -m src fit` with the recipe's options in a process of its ow
 --final. Validation rows are for development; the final weights are evaluated, so that nothing is chosen on the rows
 that judge (`--checkpoint best` takes those that validated best, which is fair on test rows only). One line a run is
 kept in benchmarks/runs.csv, with the rows that were right: a program that was stopped goes on, and a higher number of
-seeds adds only what is new. Delete lines to measure again.
+seeds adds only what is new. The checkpoints stay in build/bench/runs, 90 MB each, so that --final need not train again
+what validation rows have judged. To measure again, delete lines and that folder; so too after a change of the code.
 
 Accuracies need no quiet machine. Two at once, each with a part of the recipes, `--untimed` and OMP_NUM_THREADS=1, take
 less time than one after the other.
@@ -31,7 +32,15 @@ from typing import Any
 import yaml
 
 from benchmarks.common import RESULTS, ROOT, Progress, provenance, write_section
-from benchmarks.finetune import Outcome, append_row, read_rows, run_ours, run_peer
+from benchmarks.finetune import (
+    Outcome,
+    Trained,
+    append_row,
+    evaluate,
+    read_rows,
+    run_peer,
+    train,
+)
 from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render
 from benchmarks.stats import pack
 
@@ -53,45 +62,72 @@ class Run:
     options: tuple[str, ...]
     peer: str | None = None
 
-    def key(self, split: str, checkpoint: str) -> str:
-        """What makes it another run: everything that changes its result but the code."""
-        facts = [self.peer, self.options, self.labels, self.seed, split, checkpoint]
+    def key(self, split: str, checkpoint: str, eval_rows: int | None) -> str:
+        """What makes it another run: all that changes its result but the code, and what folders of weights hold.
+
+        `split` is what it is evaluated on, or "fit" for the training alone.
+        """
+        facts = [self.peer, self.options, self.labels, self.seed, split, checkpoint, eval_rows]
         for option in self.options:
             name, _, value = option.partition("=")
             if name == "--config":
-                facts.append(Path(ROOT, value).read_text())
+                facts.append(yaml.safe_load(Path(ROOT, value).read_text()))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def plan(
-    recipes: Mapping[str, Any], base: Sequence[str], labels: Sequence[int | None], seeds: int, first_seed: int
+    recipes: Mapping[str, Any],
+    base: Sequence[str],
+    labels: Sequence[int | None],
+    seeds: int,
+    first_seed: int,
+    names: Sequence[str] | None = None,
 ) -> list[Run]:
-    """All runs, seed by seed, so that every recipe has a first figure early."""
+    """All runs of `recipes`, or of those in `names`, seed by seed, so that every recipe has a first figure early."""
     runs = []
     for seed in range(first_seed, first_seed + seeds):
         for n in labels:
-            for name, recipe in recipes.items():
-                recipe = recipe if isinstance(recipe, dict) else {"options": recipe}  # noqa: PLW2901
-                options = [
-                    *(recipe.get("base") or base),
-                    *(recipe.get("options") or []),
-                    *(recipe.get("labels") or {}).get(n, []),
-                ]
-                runs.append(Run(name, n, seed, tuple(options), recipe.get("peer")))
+            for name in names or recipes:
+                runs.append(_run(name, recipes, base, n, seed))
     return runs
 
 
-def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None) -> Outcome:
+def _run(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None, seed: int) -> Run:
+    peer = recipes[name].get("peer") if isinstance(recipes[name], dict) else None
+    return Run(name, labels, seed, tuple(_options(name, recipes, base, labels)), peer)
+
+
+def _options(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None) -> list[str]:
+    recipe = recipes[name]
+    if not isinstance(recipe, dict):
+        return [*base, *recipe]
+    if "like" in recipe:
+        assert "base" not in recipe, f"{name} is like another recipe, whose base it has"
+        before = _options(recipe["like"], recipes, base, labels)
+    else:
+        before = recipe.get("base") or base
+    return [*before, *(recipe.get("options") or []), *(recipe.get("labels") or {}).get(labels, [])]
+
+
+def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None, timed: bool) -> Outcome:
     """Runs one. `eval_rows` are the validation rows, and as many test rows; None leaves the config's."""
-    name = f"{run.recipe}-{run.labels or 'own'}-{run.seed}-{split}"
     if run.peer:
         assert run.labels is not None
         assert eval_rows is not None
+        name = f"{run.recipe}-{run.labels}-{run.seed}-{split}"
         return run_peer(run.peer, run.labels, run.seed, (eval_rows, eval_rows if split == "val" else 0), name)
-    sizes = [] if run.labels is None else [f"--data.train_size={run.labels}"]
+    return evaluate(_train(run, checkpoint, eval_rows, timed), split, checkpoint)
+
+
+def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Trained:
+    options = list(run.options)
+    if run.labels is not None:
+        options.append(f"--data.train_size={run.labels}")
     if eval_rows is not None:
-        sizes += [f"--data.val_size={eval_rows}", f"--data.test_size={eval_rows}"]
-    return run_ours([*run.options, *sizes], run.seed, split, checkpoint, name)
+        options += [f"--data.val_size={eval_rows}", f"--data.test_size={eval_rows}"]
+    # of the training alone: its checkpoint is evaluated on the other split too, if that is asked for later
+    name = f"{run.recipe}-{run.labels or 'own'}-{run.seed}-{run.key('fit', checkpoint, eval_rows)}"
+    return train(options, run.seed, checkpoint, name, timed)
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
@@ -107,25 +143,26 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         content = yaml.safe_load(given.list.read_text())
         listed, base, baseline, title = (content[key] for key in ("recipes", "base", "baseline", "title"))
-        listed = {name: listed[name] for name in given.recipes or listed}
         labels = given.labels or [100, 1000, 5000]
         eval_rows = eval_rows or 2000
     baseline, title = given.baseline or baseline, given.title or title
 
     split = "test" if given.final else "val"
-    runs = plan(listed, base, labels, given.seeds, given.first_seed)
-    todo = _todo(runs, given.csv, split, given.checkpoint)
+    runs = plan(listed, base, labels, given.seeds, given.first_seed, given.recipes)
+    todo = [] if given.finished else _todo(runs, given.csv, split, given.checkpoint, eval_rows)
     progress = Progress(
         30 + 0.25 * (eval_rows or 500) * 0.4 + (run.labels or 1000) * _epochs(run) * 0.3 for run in todo
     )
     for run in todo:
         progress.start(f"{run.recipe}, {run.labels or 'its own'} labels, seed {run.seed}")
-        outcome = execute(run, split, given.checkpoint, eval_rows)
-        append_row(given.csv, _row(run, outcome, split, given))
-        progress.end(f"accuracy {outcome.correct.mean():.4f}, fit {outcome.fit_s:.0f} s")
+        outcome = execute(run, split, given.checkpoint, eval_rows, timed=not given.untimed)
+        append_row(given.csv, _row(run, outcome, split, eval_rows, given))
+        progress.end(f"accuracy {outcome.correct.mean():.4f}")
 
-    keys = {run.key(split, given.checkpoint) for run in runs}
+    keys = {run.key(split, given.checkpoint, eval_rows) for run in runs}
     rows = [row for row in read_rows(given.csv) if row["key"] in keys]
+    if not rows:
+        sys.exit("error: nothing of that is measured yet")
     text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
     page = not given.no_page and not given.config
     section = given.section or f"{given.list.stem}-{split}"
@@ -154,6 +191,7 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, what it says")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
     parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
+    parser.add_argument("--finished", action="store_true", help="run nothing: the table of what there is")
     parser.add_argument("--untimed", action="store_true", help="leave the time out: other programs run beside this one")
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "runs.csv")
     parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
@@ -161,6 +199,8 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--section", metavar="NAME", help="of docs/results.md to write (default: the list's)")
     parser.add_argument("--no_page", action="store_true", help="print the table, leave docs/results.md alone")
     given = parser.parse_args(args)
+    if given.config and given.recipes:
+        parser.error("--recipes are those of a list; --config takes a config as it is")
     if not given.config:
         listed = yaml.safe_load(given.list.read_text())["recipes"]
         if unknown := {*(given.recipes or []), *filter(None, [given.baseline])} - listed.keys():
@@ -168,9 +208,9 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def _row(run: Run, outcome: Outcome, split: str, given: argparse.Namespace) -> dict[str, Any]:
+def _row(run: Run, outcome: Outcome, split: str, eval_rows: int | None, given: argparse.Namespace) -> dict[str, Any]:
     return {
-        "key": run.key(split, given.checkpoint),
+        "key": run.key(split, given.checkpoint, eval_rows),
         "recipe": run.recipe,
         "labels": "" if run.labels is None else run.labels,
         "seed": run.seed,
@@ -178,16 +218,16 @@ def _row(run: Run, outcome: Outcome, split: str, given: argparse.Namespace) -> d
         "n": len(outcome.correct),
         "accuracy": f"{outcome.correct.mean():.6f}",
         "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
-        "fit_s": "" if given.untimed else f"{outcome.fit_s:.1f}",
+        "fit_s": "" if given.untimed or outcome.fit_s is None else f"{outcome.fit_s:.1f}",
         "correct": pack(outcome.correct),
         "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
         "options": run.peer or shlex.join(run.options),
     }
 
 
-def _todo(runs: Sequence[Run], path: Path, split: str, checkpoint: str) -> list[Run]:
+def _todo(runs: Sequence[Run], path: Path, split: str, checkpoint: str, eval_rows: int | None) -> list[Run]:
     done = {row["key"] for row in read_rows(path)}
-    return [run for run in runs if run.key(split, checkpoint) not in done]
+    return [run for run in runs if run.key(split, checkpoint, eval_rows) not in done]
 
 
 def _epochs(run: Run) -> int:

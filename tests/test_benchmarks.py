@@ -1,5 +1,6 @@
 """The measurement programs: the runs they plan, what they make of results, and that they go on where they were."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,23 @@ def test_training_table() -> None:
     assert "| peak memory, 25,000 reviews against 2,000 | 1.05× |" in table
 
 
+def test_recipes_that_are_named_elsewhere_are_in_the_list() -> None:
+    listed = yaml.safe_load(recipes.LIST.read_text())["recipes"]
+    for text in ((common.ROOT / "Makefile").read_text(), recipes.__doc__ or ""):
+        named = [name for match in re.findall(r"--recipes ([a-z0-9_ ]+)", text) for name in match.split()]
+        assert named
+        assert set(named) <= listed.keys()
+    pretrained = yaml.safe_load((common.ROOT / "benchmarks/pretrained.yaml").read_text())
+    same = [recipes.plan(each, pretrained["base"], [100], 1, 42, ["short"]) for each in (pretrained["recipes"], listed)]
+    assert same[0] == same[1], "their runs are shared"
+
+
 def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any) -> None:
     content = yaml.safe_load(recipes.LIST.read_text())
     assert content["baseline"] in content["recipes"]
     runs = recipes.plan(content["recipes"], content["base"], [100, 1000], seeds=2, first_seed=42)
     assert len(runs) == len(content["recipes"]) * 2 * 2
-    assert len({run.key("val", "last") for run in runs}) == len(runs)
+    assert len({run.key("val", "last", 2000) for run in runs}) == len(runs)
     for options in {run.options for run in runs if not run.peer and run.seed == 42}:
         absolute = [option.replace("--config=", f"--config={common.ROOT}/") for option in options]
         status, out, err = run_cli("fit", *absolute, "--print_config")
@@ -139,6 +151,17 @@ def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any) -> None:
             else:
                 assert printed[group]["class_path"] == value
                 assert "minilm" in printed[group]["init_args"]["model_name_or_path"], "what was said before holds"
+
+
+def test_a_recipe_may_add_to_another() -> None:
+    listed = {
+        "a": {"options": ["--x=1"], "labels": {100: ["--epochs=8"]}},
+        "b": {"like": "a", "options": ["--y=2"], "labels": {100: ["--epochs=9"]}},
+    }
+    few, many = recipes.plan(listed, ["--base"], [100, 1000], seeds=1, first_seed=42, names=["b"])
+    assert few.options == ("--base", "--x=1", "--epochs=8", "--y=2", "--epochs=9")
+    assert many.options == ("--base", "--x=1", "--y=2")
+    assert few.key("val", "last", 500) != few.key("val", "last", 2000)
 
 
 def _rows(recipe: str, labels: int, share: float) -> list[dict[str, str]]:
@@ -227,3 +250,9 @@ def test_own_config_over_two_seeds(
     assert [(row["recipe"], row["seed"], row["n"]) for row in rows] == [("mine", "42", "24"), ("mine", "43", "24")]
     assert float(rows[0]["accuracy"]) > 0.8
     assert "[1/1] mine, its own labels, seed 43" in capsys.readouterr().out
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/mine-own-*/fit.log")}
+    assert len(trained) == 2
+    recipes.main([*arguments, "--seeds", "2", "--final"])
+    rows = finetune.read_rows(tmp_path / "runs.csv")
+    assert [(row["split"], row["seed"]) for row in rows[2:]] == [("test", "42"), ("test", "43")]
+    assert trained == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/mine-own-*/fit.log")}, "again"
