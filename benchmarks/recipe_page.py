@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
 
 
 def plot_accuracies(rows: Rows, path: Path) -> None:
-    """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed."""
+    """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed.
+
+    Where some recipes were run with several seeds, those with one are left to the table.
+    """
     figure, axes = _axes()
-    for name in dict.fromkeys(row["recipe"] for row in rows):
+    runs = Counter((row["recipe"], row["labels"]) for row in rows)
+    most = max(runs.values(), default=0)
+    for name in dict.fromkeys(recipe for (recipe, _), n in runs.items() if n > 1 or most == 1):
         points: dict[int, list[float]] = {}
         for row in rows:
             if row["recipe"] == name and row["labels"]:

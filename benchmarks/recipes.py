@@ -103,7 +103,7 @@ def _options(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels:
         return [*base, *recipe]
     if "like" in recipe:
         assert "base" not in recipe, f"{name} is like another recipe, whose base it has"
-        before = _options(recipe["like"], recipes, base, labels)
+        before: Sequence[str] = _options(recipe["like"], recipes, base, labels)
     else:
         before = recipe.get("base") or base
     return [*before, *(recipe.get("options") or []), *(recipe.get("labels") or {}).get(labels, [])]

@@ -51,7 +51,9 @@ def _tiny(configs: list[Path], model: Path, reviews: Path) -> list[str]:
 
 
 def test_there_are_configs() -> None:
-    assert {"imdb", "quickstart", "pretrain", "pretrain_quickstart"} <= {path.stem for path in EXPERIMENTS}
+    assert {"imdb", "imdb_best", "imdb_best_gpu", "quickstart", "pretrain", "pretrain_quickstart"} <= {
+        path.stem for path in EXPERIMENTS
+    }
     assert {"ddp", "gpu", "multinode"} <= {path.stem for path in OVERLAYS}
 
 
