@@ -115,6 +115,14 @@ def test_from_nothing_with_a_tokenizer_of_its_own(run_cli: Run, tiny_pretraining
     assert tokenizer.unk_token_id not in tokenizer("a wonderful film .")["input_ids"]
 
 
+def test_the_logged_learning_rate_is_the_encoders(run_cli: Run, tiny_pretraining: list[str]) -> None:
+    rates = ["--model.learning_rate=1e-3", "--model.head_learning_rate=1e-2", "--model.schedule=constant"]
+    steps = ["--model.warmup_ratio=0", "--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]
+    status, _, err = run_cli("fit", *tiny_pretraining, *rates, *steps)
+    assert status == 0, err
+    assert pd.read_csv(_RUN / "metrics.csv")["lr"].dropna().tolist() == pytest.approx([1e-3] * 2)
+
+
 def test_without_next_sentence_there_is_one_task(run_cli: Run, tiny_pretraining: list[str]) -> None:
     before = _pooler(tiny_pretraining)
     status, _, err = run_cli("fit", *tiny_pretraining, "--data.next_sentence=false", "--trainer.max_epochs=1")
