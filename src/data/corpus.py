@@ -17,7 +17,7 @@ from src.data.held_out import HeldOut
 from src.data.reviews import USES, select_rows
 from src.data.sources import Source
 from src.data.subsets import choose_rows
-from src.data.tokens import check_texts
+from src.data.tokens import check_texts, tokenizer_facts
 from src.errors import UserError
 
 _COUNTS, _TOKENIZER, _TEXTS = "counts.json", "tokenizer", "texts.npy"
@@ -108,7 +108,7 @@ def prepare_corpus(
         {
             "source": source.fingerprint,
             "corpus": asdict(selection),
-            "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer.backend_tokenizer.to_str(),
+            "tokenizer": tokenizer if isinstance(tokenizer, int) else tokenizer_facts(tokenizer),
             "held_out": [held.facts() for held in held_out],
         }
     )

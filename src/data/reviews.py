@@ -13,7 +13,7 @@ from src.data.cache import ROWS_AT_ONCE, cache_key, map_into, prepare_once, stor
 from src.data.labels import label_ids, label_names
 from src.data.sources import Source
 from src.data.subsets import Rows, choose_rows
-from src.data.tokens import Encoder, check_texts
+from src.data.tokens import Encoder, check_texts, tokenizer_facts
 from src.errors import UserError
 
 LABELS_FILE = "labels.json"
@@ -77,7 +77,7 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> P
         {
             "source": source.fingerprint,
             "selection": asdict(selection),
-            "tokenizer": encoder.tokenizer.backend_tokenizer.to_str(),
+            "tokenizer": tokenizer_facts(encoder.tokenizer),
             "max_length": encoder.max_length,
             "truncation": encoder.truncation,
         }
@@ -141,12 +141,13 @@ def select_rows(
             raise UserError(
                 f"the data set {dataset!r} has no column {column!r} (its columns: {', '.join(split.column_names)})"
             )
+    kept = np.ones(len(split), dtype=bool)
     for column, value in where.items():
-        cells = np.asarray(split.data.column(column).to_pylist(), dtype=object)
-        split = split.select(np.flatnonzero(cells == value))
-        if not len(split):
-            raise UserError(f"no row of the split {name!r} has {column} = {value!r} (data.where)")
-    return split.select_columns(columns)
+        kept &= np.asarray(split[column][:], dtype=object) == value
+        if not kept.any():
+            wanted = " and ".join(f"{column} = {value!r}" for column, value in where.items())
+            raise UserError(f"no row of the split {name!r} has {wanted} (data.where)")
+    return (split.select(np.flatnonzero(kept)) if where else split).select_columns(columns)
 
 
 def _tokenize(

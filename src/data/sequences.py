@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.batches import EMPTY_SHARE, TrainBatches
 from src.data.masking import NOT_MASKED, Masking
-from src.data.pairs import ELSEWHERE, FOLLOWS, draw_pair
+from src.data.pairs import FOLLOWS, draw_pair
 
 Row = dict[str, Any]
 Draw = tuple[int, int]
@@ -145,6 +145,3 @@ class SequenceCollator:
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
         batch["next_sentence_label"] = torch.tensor([row["next_sentence_label"] for row in rows])
         return batch
-
-
-__all__ = ["ELSEWHERE", "FOLLOWS", "DrawnBatches", "SequenceCollator", "Sequences"]

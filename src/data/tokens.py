@@ -1,5 +1,6 @@
 """Text to token ids, cut to a length: the one definition that training, prediction and export share."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -59,6 +60,12 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
+
+
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What determines the ids that it gives, for a key: not its truncation and padding, which every use of it sets."""
+    facts = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
 
 
 def cut(body: list[int], room: int, truncation: Truncation) -> list[int]:

@@ -140,6 +140,19 @@ def test_where_takes_numbers_too_and_names_what_it_does_not_find(attach: Attach,
             attach(dataset=file, where=where).prepare_data()
 
 
+def test_where_takes_the_rows_that_have_all_its_values(attach: Attach, tmp_path: Path) -> None:
+    frame = REVIEWS.assign(source=["imdb", "other"] * 60, year=[2000, 2000, 2001] * 40)
+    wanted = np.flatnonzero((frame["source"] == "imdb") & (frame["year"] == 2001))
+    assert len(wanted) == 20
+    file = str(write_reviews(tmp_path / "reviews.csv", frame))
+    sizes = {"train_size": None, "val_size": 0, "test_size": 5}
+    data = _prepared(attach(dataset=file, where={"source": "imdb", "year": 2001}, **sizes))
+    texts = [text for split in data.splits.values() for text in split["text"]]
+    assert sorted(texts) == sorted(frame["text"][wanted])
+    with pytest.raises(UserError, match="has source = 'imdb' and year = 1999"):
+        attach(dataset=file, where={"source": "imdb", "year": 1999}, **sizes).prepare_data()
+
+
 @pytest.mark.parametrize("padding", ["longest", "max_length"])
 def test_padding_modes(attach: Attach, padding: str) -> None:
     data = _prepared(attach(padding=padding, batch_size=5, max_length=48))

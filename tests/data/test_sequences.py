@@ -11,7 +11,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from src.data.chunks import Chunker
-from src.data.sequences import ELSEWHERE, FOLLOWS, DrawnBatches, SequenceCollator, Sequences
+from src.data.pairs import ELSEWHERE, FOLLOWS
+from src.data.sequences import DrawnBatches, SequenceCollator, Sequences
 from tests.synthetic import synthetic_corpus
 
 _LENGTH = 48

@@ -1,5 +1,6 @@
 """Text to tokens: what is kept of a review that is too long, for BERT's kind of tokenizer and for RoBERTa's."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.data.tokens import Encoder, Truncation, check_length, check_texts, cut
+from src.data.tokens import Encoder, Truncation, check_length, check_texts, cut, tokenizer_facts
 from src.errors import UserError
 from tests.models.families import save_roberta_tokenizer
 from tests.synthetic import synthetic_reviews
@@ -42,6 +43,18 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
 def test_head_is_the_tokenizers_own_truncation(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     expected = tokenizer(TEXTS, truncation=True, max_length=max_length)["input_ids"]
     assert Encoder(tokenizer, max_length, "head").encode(TEXTS) == expected
+
+
+def test_facts_of_a_tokenizer_stay_when_it_is_used(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Use changes what it says of truncation and padding, with which some are published."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(20)
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    published = tokenizer_facts(tokenizer)
+    Encoder(tokenizer, 33, "head").encode(TEXTS)
+    assert tokenizer_facts(tokenizer) == published
+    tokenizer.add_tokens(["quoted"])
+    assert tokenizer_facts(tokenizer) != published
 
 
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
