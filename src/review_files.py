@@ -170,6 +170,9 @@ class ReviewFile:
             return BadLine(number, f"is a JSON {type(fields).__name__}, not an object")
         if self.text_column not in fields:
             return BadLine(number, f"has no {self.text_column!r}; its fields are {', '.join(map(repr, fields))}"[:200])
+        # JSON can spell half a surrogate pair, in a field that is only handed on too
+        if _is_not_utf8(line) or ("\\u" in line and _is_not_utf8(json.dumps(fields, ensure_ascii=False))):
+            return BadLine(number, "is not UTF-8")
         return self._row(number, fields)
 
     def _parse_line(self, number: int, line: str) -> Row:
@@ -206,8 +209,6 @@ class ReviewFile:
             return Row(number, fields, "")
         if not isinstance(text, str):
             return BadLine(number, f"has {type(text).__name__} in {self.text_column!r}, not text")
-        if _is_not_utf8(text):  # JSON can spell half a surrogate pair
-            return BadLine(number, "is not UTF-8")
         return Row(number, fields, text)
 
     def _check_columns(self, columns: list[str]) -> None:

@@ -155,6 +155,16 @@ def test_bad_lines_are_named_and_the_rest_is_done(tiny_checkpoint: Path, run_cli
     assert len(Path("out.jsonl").read_text().splitlines()) == 2
 
 
+def test_half_a_character_in_any_field_is_a_bad_line(tiny_checkpoint: Path, run_cli: Run) -> None:
+    """JSON can spell half of a surrogate pair, which no file can hold; a whole one is a character."""
+    lines = ['{"text": "great", "user": "\\ud83d"}', '{"text": "awful", "user": "\\ud83d\\ude00"}']
+    Path("in.jsonl").write_text("\n".join(lines))
+    status, _, err = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.jsonl", "--output=out.jsonl")
+    assert status == 1
+    assert "line 1: is not UTF-8" in err
+    assert [json.loads(line)["user"] for line in Path("out.jsonl").read_text().splitlines()] == ["😀"]
+
+
 def test_bad_lines_of_a_csv_are_named_by_the_line_they_begin_in(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(
         b'\xef\xbb\xbftext,id\n"two\nlines",1\nonly\n\na,b,c\nr\xe9sum\xe9,2\n"a"b,3\nlast,4\n"never closed,5\nx,6\n'
