@@ -11,8 +11,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from src.checkpoint_reading import read_checkpoint
 from src.errors import UserError, disk_is_full, one_line
 
-__all__ = ["DurableCheckpointIO", "read_checkpoint"]
-
 
 class DurableCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, to the disk itself, then renames; so a kill or a full disk leaves the old file whole.

@@ -28,7 +28,8 @@ from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
 from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
-from src.checkpoints import DurableCheckpointIO, read_checkpoint
+from src.checkpoint_reading import read_checkpoint
+from src.checkpoints import DurableCheckpointIO
 from src.command_line import SUBCOMMANDS, Command, read_command
 from src.data.held_out import finetuning_config
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
@@ -43,7 +44,7 @@ from src.models.pretrainer import BertPretrainer  # noqa: F401
 from src.signals import interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
-    # the seed experiment's, which are the Hugging Face Trainer's
+    # the tutorial's, which are the Hugging Face Trainer's
     "max_epochs": 3,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
@@ -71,7 +72,6 @@ class ReviewCLI(LightningCLI):
             seed_everything_default=42,
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
             parser_kwargs={name: {"allow_abbrev": False, "exit_on_error": False} for name in self.subcommands()}
             | {"allow_abbrev": False, "exit_on_error": False},
             **kwargs,
@@ -109,6 +109,8 @@ class ReviewCLI(LightningCLI):
             )
         if self.command.name == "test" and not is_overridden("test_step", self.model):
             raise UserError(f"{type(self.model).__name__} has no rows to test on: `validate` evaluates it")
+        if self.command.name == "fit":
+            self.model.check_schedule(self.trainer.max_epochs, self.trainer.max_steps)
         self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
@@ -117,6 +119,7 @@ class ReviewCLI(LightningCLI):
         fit = self.command.name == "fit"
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
+        self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None}
         config["plugins"] = [*_as_list(config.get("plugins")), DurableCheckpointIO()]
         config["use_distributed_sampler"] = False  # src.data.batches deals the rows
         if config.get("logger") in (None, True):
@@ -159,6 +162,7 @@ class ReviewCLI(LightningCLI):
         watching = [*(c for c in configured if not isinstance(c, Checkpoint)), *self._reports(configured)]
         best = [c for c in configured if isinstance(c, ModelCheckpoint)] or [self._best_checkpoint()]
         last = next((c for c in configured if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
+        last.run = self.run
         throughput = Throughput()
         return [
             *watching,
@@ -203,7 +207,9 @@ class ReviewCLI(LightningCLI):
             for purpose, command in self.model.next_commands:
                 print(f"{purpose:<16} {command.format(**places)}")
         else:
-            print(f"No rows to validate on, so no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}")
+            print(
+                f"Nothing was validated, so there is no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}"
+            )
         self._say_where_the_curves_are()
 
     def after_test(self) -> None:
@@ -245,7 +251,8 @@ def _run(args: list[str]) -> int:
         return 0
     if command.finished:
         print(
-            f"{_shown(str(command.checkpoint))}: this run is finished; raise --trainer.max_epochs to train it further"
+            f"{_shown(str(command.checkpoint))}: this run is finished; raise what ended it to train it further: "
+            "--trainer.max_epochs, or --trainer.max_steps where that was set"
         )
         return 0
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks

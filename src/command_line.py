@@ -66,7 +66,7 @@ def read_command(args: list[str]) -> Command:
     if checkpoints and checkpoints[-1] != "null":
         if name == "fit" and checkpoints[-1] == "last":
             checkpoint, finished = runs.find_interrupted(root)
-            finished = finished and not any(flag.startswith("--trainer.max_") for flag in rest)
+            finished = finished and not _trains_longer(rest, configs, checkpoint)
         else:
             checkpoint = runs.find_checkpoint(checkpoints[-1], root)
         rest += ["--ckpt_path", str(checkpoint)]
@@ -75,6 +75,19 @@ def read_command(args: list[str]) -> Command:
     elif name != "fit":
         raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
     return Command(name, [name, *_flags("--config", configs), *rest], checkpoint, finished)
+
+
+def _trains_longer(flags: list[str], configs: list[str], checkpoint: Path) -> bool:
+    """Whether flags or configs say how long to train, and not what the finished run was told."""
+    if any(flag.startswith("--trainer.max_") for flag in flags):
+        return True
+    before = _limits(str(runs.run_of(checkpoint) / runs.CONFIG))
+    return any(before.get(name) != value for config in configs for name, value in _limits(config).items())
+
+
+def _limits(config: str) -> dict[str, Any]:
+    trainer = _content(config).get("trainer")
+    return {name: value for name, value in (trainer or {}).items() if name.startswith("max_")}
 
 
 def _check_config(config: str) -> None:

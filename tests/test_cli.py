@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from src import runs
 from tests.processes import run
 from tests.synthetic import synthetic_reviews
 
@@ -56,6 +57,37 @@ def test_fit_without_validation_rows_keeps_the_last_checkpoint(run_cli: Run, tin
     status, out, _ = run_cli("test", "--ckpt_path", "last")
     assert status == 0
     assert ", n=24)" in out
+
+
+def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_options: list[str]) -> None:
+    status, _, err = run_cli("fit", *tiny_options, "--trainer.logger=false", "--trainer.max_epochs=1")
+    assert status == 0, err
+    found = sorted(str(path) for path in Path().rglob("*") if path.is_file())
+    names = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml")
+    assert found == [f"lightning_logs/version_0/{name}" for name in names]
+    status, _, err = run_cli("test", "--ckpt_path", "best")
+    assert status == 0, err
+    assert Path("lightning_logs/version_0/test.json").is_file()
+
+
+def test_a_directory_that_another_run_has_taken_meanwhile_is_left_to_it(
+    run_cli: Run, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
+    taken = Path("lightning_logs/version_0").absolute()
+    kept = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file() and "events" not in path.name}
+    monkeypatch.setattr(runs, "next_run", lambda _: taken)  # as one sees it that looks a moment earlier
+    status, _, err = run_cli("fit", *tiny_options, "--trainer.max_epochs=1", "--seed_everything=1")
+    assert status == 1
+    assert err.splitlines()[-1] == f"error: another run, started at the same time, has taken {taken}: start again"
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_values_are_clipped_in_mixed_precision(run_cli: Run, tiny_options: list[str]) -> None:
+    """AdamW is fused, which Lightning's own clipping of values refuses there."""
+    options = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_algorithm=value"]
+    status, _, err = run_cli("fit", *tiny_options, *options, "--trainer.max_epochs=1")
+    assert status == 0, err
 
 
 def test_fit_starts_from_an_exported_classifier_with_other_labels(

@@ -1,15 +1,20 @@
 """A run that was killed and resumed ends with the bits of one that never was."""
 
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tokenizers import Tokenizer
 
+from src.callbacks.run_csv import RunCSVLogger
 from tests.processes import run
 
 # 44 rows: 6 batches an epoch, the last of 4; dropout is on, as in the tiny model's config
@@ -165,18 +170,83 @@ def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]
         ("--trainer.accumulate_grad_batches=2", "accumulate_grad_batches was 1 and is 2"),
         ("--data.group_by_length=true", "group_by_length was False and is True"),
         ("--model.pooling=mean", "began with model.pooling=cls"),
+        ("--model.learning_rate=1e-3", "optimizer of its own: model.learning_rate was 5e-05 and is 0.001"),
     ],
 )
 def test_a_change_that_cannot_be_resumed_is_named(
     option: str, words: str, stopped: list[str], run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:
-    kept = [Path("lightning_logs/version_0", name) for name in ("checkpoints/last.ckpt", "config.yaml")]
-    before = {path: path.read_bytes() for path in kept}
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("lightning_logs").rglob("*") if path.is_file()}
+
+    before = content()
     status, _, err = run_cli(*stopped, option)
     assert status == 1
     assert words in err.strip().splitlines()[-1]
-    for path in kept:
-        assert path.read_bytes() == before[path], path
+    assert content() == before, "what is refused leaves no trace"
+
+
+def test_resumed_where_the_prepared_data_are_gone(
+    tiny_bert: Path,
+    tiny_options: list[str],
+    run_cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on another machine: they are made again, with the checkpoint's tokenizer, and are the same.
+
+    The quickstart's tokenizer says how it cuts and pads, until it is used.
+    """
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_truncation(128)
+    tokenizer.enable_padding(length=128)
+    tokenizer.save(str(model / "tokenizer.json"))
+    options = [*tiny_options, f"--model.model_name_or_path={model}"]
+    assert run_cli("fit", *options, "--trainer.max_epochs=1")[0] == 0
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "empty"))
+    status, out, err = run_cli("fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert status == 0, err
+    assert "Prepared reviews" in out
+
+
+def test_a_finished_run_goes_on_where_a_config_says_for_longer(
+    tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    Path("once.yaml").write_text("trainer: {max_epochs: 1}")
+    Path("twice.yaml").write_text("trainer: {max_epochs: 2}")
+    assert run_cli("fit", "--config=once.yaml", *tiny_options)[0] == 0
+    status, out, _ = run_cli("fit", "--config=once.yaml", *tiny_options, "--ckpt_path=last")
+    assert status == 0
+    assert "this run is finished" in out
+    status, out, err = run_cli("fit", "--config=twice.yaml", *tiny_options, "--ckpt_path=last")
+    assert status == 0, err
+    checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 12
+
+
+def test_rows_of_the_log_survive_a_kill_while_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"save_dir": tmp_path, "name": "", "version": "run"}
+    logger = RunCSVLogger(**place)
+    for step in range(4):
+        logger.log_metrics({"loss": step / 2}, step)
+    logger.save()
+    path = tmp_path / "run" / "metrics.csv"
+    whole = path.read_text()
+    path.write_text(whole + "9.5,")  # as a kill leaves a row
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _ = RunCSVLogger(**place, resume_step=2).experiment
+    assert path.read_text() == whole + "9.5,"
+    resumed = RunCSVLogger(**place, resume_step=2)
+    resumed.log_metrics({"loss": 7.0, "accuracy": 0.5}, 2)
+    resumed.save()
+    table = pd.read_csv(path)
+    assert table["step"].tolist() == [0, 1, 2]
+    assert table["loss"].tolist() == [0.0, 0.5, 7.0]
+    assert table["accuracy"].dropna().tolist() == [0.5]
 
 
 def test_after_an_epochs_end_the_batch_size_may_change(

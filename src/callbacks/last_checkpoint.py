@@ -1,5 +1,6 @@
 """The checkpoint from which an interrupted run goes on."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,15 +17,19 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         every_n_train_steps: optimizer steps between two saves; 0 saves at the ends of epochs only.
+
+    Attributes:
+        run: the directory of the run; None for the first logger's.
     """
 
     def __init__(self, every_n_train_steps: int = 100) -> None:
         self.every_n_train_steps = every_n_train_steps
+        self.run: Path | None = None
         self.finished = False
 
     def path(self, trainer: lightning.Trainer) -> str:
         """Where it is saved."""
-        return f"{trainer.log_dir}/{LAST}"
+        return f"{self.run or trainer.log_dir}/{LAST}"
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Saves now. All ranks must call it."""

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.callbacks.review_list import review_list
-from src.checkpoints import read_checkpoint
+from src.checkpoint_reading import read_checkpoint
 from src.data.labels import MASKED_LABEL
 
 _REVIEWS_A_LIST = 10

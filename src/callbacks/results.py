@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from src.checkpoints import read_checkpoint
+from src.checkpoint_reading import read_checkpoint
 from src.models.metrics import wilson_interval
 
 

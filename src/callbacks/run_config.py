@@ -1,20 +1,42 @@
 """The run's config.yaml: all options, so that `test` and `fit --ckpt_path last` find them again."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.cli import SaveConfigCallback
 
+from src.errors import UserError
+from src.runs import CONFIG
+
 
 class RunConfig(SaveConfigCallback):
-    """Written when training is about to start.
+    """Written when a run begins, in its directory, whatever loggers there are; it is what claims a new directory.
 
-    Lightning writes it earlier, before a checkpoint is looked at: where a resumption is then refused, since another
-    option was typed than the run began with, the run's record would say what was refused.
+    Args:
+        run: the directory.
+        resumed: whether the run was there before.
     """
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Too early."""
+    def __init__(self, parser: Any, config: Any, run: Path, resumed: bool) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.run = run
+        self.resumed = resumed
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        super().setup(trainer, pl_module, "fit")
+    def save_config(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Called by one rank.
+
+        Raises:
+            UserError: another run has taken the directory, since this one looked which was free.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        path = self.run / CONFIG
+        if not self.resumed:
+            try:
+                path.open("x").close()
+            except FileExistsError:
+                raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
+        unfinished = path.with_name(f".{CONFIG}.tmp")
+        self.parser.save(self.config, str(unfinished), skip_none=False, overwrite=True, multifile=False)
+        os.replace(unfinished, path)

@@ -1,6 +1,7 @@
 """metrics.csv that outlives a restart."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,32 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 
 class _Writer(ExperimentWriter):
+    """An ExperimentWriter that deletes nothing, and writes the file anew beside it, so that a kill leaves it whole."""
+
+    def keep_rows_before(self, step: int) -> None:
+        """Cuts off the rows from this step on, and one that a kill has left half-written."""
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            lines = path.read_text().splitlines(keepends=True)
+            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+            kept = [row for row in reader if int(row["step"]) < step]
+            self.metrics_keys = list(reader.fieldnames or [])
+            self._replace(kept)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        self._replace(rows)
+
+    def _replace(self, rows: list[dict[str, str]]) -> None:
+        path = Path(self.metrics_file_path)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        with unfinished.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, path)
+
     def _check_log_dir_exists(self) -> None:
         """Deletes nothing, and does not warn of the other files of the run."""
 
@@ -29,14 +56,8 @@ class RunCSVLogger(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
-            path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-            kept: list[dict[str, str]] = []
-            if self.resume_step is not None and path.is_file():
-                with path.open(newline="") as stream:
-                    kept = [row for row in csv.DictReader(stream) if int(row["step"] or 0) < self.resume_step]
-                path.unlink()
             writer = _Writer(log_dir=self.log_dir)
-            writer.metrics = [{key: value for key, value in row.items() if value != ""} for row in kept]  # type: ignore[misc]
+            if self.resume_step is not None:
+                writer.keep_rows_before(self.resume_step)
             self._experiment = writer
-            writer.save()
         return self._experiment  # type: ignore[return-value]

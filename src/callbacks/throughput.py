@@ -12,7 +12,8 @@ from src.data.masking import NOT_MASKED
 class Throughput(lightning.Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
 
-    Over the steps since the last row of the log, in which `StepLog` writes them. padding_waste is the share of
+    Over the steps since the last row of the log, in which `StepLog` writes them; the time between steps, in which
+    batches are loaded, is not counted. padding_waste is the share of
     computed tokens that are padding. share_of_gemm (on a CPU only) is the floating-point operations that the real
     tokens need, a second, over the rate of an fp32 matrix product measured after the first steps.
     """
@@ -38,10 +39,11 @@ class Throughput(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._busy += time.perf_counter() - self._started
         lengths = batch["attention_mask"].sum(dim=1)
         self.rows += len(lengths)
         self.tokens += int(lengths.sum())
+        # a GPU works behind the program, which only waits for it where a number is asked for, as above
+        self._busy += time.perf_counter() - self._started
         self.computed += batch["attention_mask"].numel()
         if self._on_cpu:
             labels = batch["labels"]

@@ -22,7 +22,7 @@ class ImdbDataModule(PreparedDataModule):
     """Reviews and their labels: found, checked, cut into subsets, tokenised and cached in `prepare_data`.
 
     The tokenizer is the model's (`trainer.lightning_module.origin.tokenizer()`). Any data set with a text and a label
-    column will do, with any number of classes; the defaults are those of the seed experiment.
+    column will do, with any number of classes; the defaults are the tutorial's.
 
     Args:
         dataset: a Hub id; a folder in the Hub's layout; a csv, jsonl or parquet file; or `package://NAME/PATH`, a file
@@ -80,6 +80,7 @@ class ImdbDataModule(PreparedDataModule):
         self.module.origin.check_weights(self.encoder.tokenizer)
         self.module.origin.check_labels(prepared.labels())
         self._check_unread(prepared)
+        self.check_resumption()
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 
@@ -97,7 +98,6 @@ class ImdbDataModule(PreparedDataModule):
     def setup(self, stage: str) -> None:
         """Opens the prepared rows of the stage; "fit" needs those of training and validation."""
         prepared = self._prepare()
-        self.key = prepared.key
         self.label_names = prepared.labels()
         for name in _ROWS_OF_STAGE[stage]:
             self.splits[name] = prepared.rows(name)
@@ -109,9 +109,10 @@ class ImdbDataModule(PreparedDataModule):
         check_length(h.max_length, self.module.origin.longest_input(), self.module.hparams["model_name_or_path"])
         self.encoder = Encoder(self.module.origin.tokenizer(), h.max_length, h.truncation)
         source = find_source(h.dataset, h.revision, cache_dir())
-        return prepare_reviews(
-            source, Selection(**{field.name: h[field.name] for field in fields(Selection)}), self.encoder
-        )
+        selection = Selection(**{field.name: h[field.name] for field in fields(Selection)})
+        prepared = prepare_reviews(source, selection, self.encoder)
+        self.key = prepared.key
+        return prepared
 
     def dataset(self, name: str) -> Dataset[Any]:
         """Token ids and labels."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from src.checkpoint_reading import read_checkpoint
 from src.data.batches import EvalBatches, TrainBatches, TrainLoader
 from src.errors import UserError
 
@@ -21,8 +22,8 @@ _LOADING_OPTIONS = (*STEP_OPTIONS, "eval_batch_size", "num_workers", "padding")
 class PreparedDataModule(lightning.LightningDataModule):
     """Prepared rows on disk, as batches.
 
-    A subclass sets `key` and `splits` in `setup`, and has the options `batch_size`, `eval_batch_size` and
-    `num_workers`.
+    A subclass sets `key` and `splits` in `setup`, and has the options `dataset`, `batch_size`, `eval_batch_size`,
+    `group_by_length` and `num_workers`.
 
     Attributes:
         rows_are: what a row of a batch is, in the plural; that of the module that can learn from it.
@@ -148,15 +149,28 @@ class PreparedDataModule(lightning.LightningDataModule):
             "mid_epoch": not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Compares the run that is resumed with this one.
+    def check_resumption(self) -> None:
+        """Compares the run to resume with this one, once the data are prepared and before its files are touched.
 
         Raises:
-            UserError: the data differ; or, in mid-epoch, the steps do.
+            UserError: the optimizer or the data differ; or, in mid-epoch, the steps do.
         """
         assert self.trainer is not None
-        if self.trainer.state.fn != "fit":
+        path = self.module.origin.checkpoint
+        if self.trainer.state.fn != "fit" or path is None:
             return
+        checkpoint = read_checkpoint(path)
+        self.module.check_resumption(checkpoint)
+        if (state := checkpoint.get(type(self).__qualname__)) is not None:
+            self._check_state(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing has to be restored; but a run that was resumed past `check_resumption` is refused here."""
+        assert self.trainer is not None
+        if self.trainer.state.fn == "fit":
+            self._check_state(state)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
         mine = self.state_dict()
         if state["key"] != mine["key"]:
             changed = differences(state["options"], mine["options"])

@@ -80,6 +80,7 @@ class PretrainingDataModule(PreparedDataModule):
         """Downloads, checks, cuts, tokenises and caches, once a machine; the other ranks wait and read the cache."""
         self._prepare()
         self.module.origin.check_weights(self.tokenizer)
+        self.check_resumption()
         counts = self.corpus.counts()
         sequences = {name: len(self.corpus.rows(name)) for name in ("train", "val")}
         left_out = f"; {counts['held_out']:,} left out as they are held out" if self.hparams["held_out"] else ""
@@ -93,7 +94,6 @@ class PretrainingDataModule(PreparedDataModule):
     def setup(self, stage: str) -> None:
         """Opens the prepared sequences."""
         self._prepare()
-        self.key = f"{self.corpus.key}, masked {self.hparams['mask_rate']}"
         self.splits = {name: self.corpus.rows(name) for name in ("train", "val")}
         if stage == "validate" and not len(self.splits["val"]):
             raise UserError("there are no rows to validate on: data.val_size is 0")
@@ -121,6 +121,7 @@ class PretrainingDataModule(PreparedDataModule):
             origin.vocab_size or tokenizer,
             held_out_of(h.held_out or []),
         )
+        self.key = f"{self.corpus.key}, masked {h.mask_rate}"
         self.tokenizer = self.corpus.tokenizer() if tokenizer is None else tokenizer
         if missing := [name for name in ("cls", "sep", "pad", "mask") if self._special(name) is None]:
             raise UserError(f"the tokenizer of {origin.name!r} has no {missing[0]} token, which pre-training needs")

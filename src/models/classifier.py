@@ -23,7 +23,7 @@ class BertClassifier(TransformerModule):
     """A pretrained encoder with a new head over as many labels as the data have.
 
     Written for BERT; any family that `AutoModelForSequenceClassification` covers will do. The defaults are those of
-    the seed experiment, which are the Hugging Face Trainer's.
+    the tutorial, which are the Hugging Face Trainer's.
 
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package.
@@ -34,7 +34,7 @@ class BertClassifier(TransformerModule):
         layer_decay: factor on the learning rate from each layer to the one below; 1 is the same for all.
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
-            which cannot drop out: 1.5 times the speed.
+            which cannot drop out.
         pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
             mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
             sentence encoder, mean is better, the more so the fewer labels there are: docs/results.md.
@@ -64,7 +64,7 @@ class BertClassifier(TransformerModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_training_options()
-        self.origin = ClassifierOrigin(model_name_or_path, checkpoint=None, pooling=pooling)
+        self.origin = ClassifierOrigin(model_name_or_path, None, self.dropout_options(), pooling)
         self.eval_loss: MeanMetric
         self.eval_metrics: MetricCollection
 
@@ -75,7 +75,8 @@ class BertClassifier(TransformerModule):
         if self.model is not None:
             return
         names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
-        self.model = self.origin.build(names, self.dropout_options())
+        self._texts_read = torch.from_numpy(self.origin.texts_read().view(np.int64))  # now: the folder may go away
+        self.model = self.origin.build(names)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
@@ -144,7 +145,7 @@ class BertClassifier(TransformerModule):
         scalars = {"loss": loss, **results, "n": confusion.sum()}
         for name, value in scalars.items():
             # computed over all ranks already. Lightning would log what is not of `fit` at step 0: Results does it
-            logged = self.trainer.state.fn == "fit" and name != "n"
+            logged = self.trainer.state.fn == "fit" and name != "n" and bool(self.trainer.loggers)
             self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=logged)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
@@ -159,16 +160,16 @@ class BertClassifier(TransformerModule):
             "max_length": data.encoder.max_length,
             "truncation": data.encoder.truncation,
             "labels": data.label_names,
-            "texts": torch.from_numpy(self.origin.texts_read().view(np.int64)),
+            "texts": self._texts_read,
         }
         super().on_save_checkpoint(checkpoint)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume a run that began otherwise, with what a new head reads."""
+    def check_resumption(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError where the optimizer's options differ, or what the head read as the run began."""
         before = checkpoint["hyper_parameters"].get("pooling", "cls")
-        if self.trainer.state.fn == "fit" and before != self.hparams["pooling"]:
+        if before != self.hparams["pooling"]:
             raise UserError(f"the run to resume began with model.pooling={before}: its top layer is trained already")
-        super().on_load_checkpoint(checkpoint)
+        super().check_resumption(checkpoint)
 
 
 def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from src.data.module import differences
 from src.errors import UserError
 from src.models.fast_dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
+from src.models.origin import DROPOUT_KEYS
 from src.models.training_means import TrainingMeans
 
 Batch = dict[str, torch.Tensor]
@@ -60,19 +61,24 @@ class TransformerModule(lightning.LightningModule):
         if not 0 <= self.hparams["weight_decay"] < math.inf:
             raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
 
+    def check_schedule(self, max_epochs: int | None, max_steps: int) -> None:
+        """Raises UserError where the schedule needs the number of steps and only time limits the run."""
+        unlimited = max_epochs in (None, -1) and max_steps == -1
+        if unlimited and (self.hparams["schedule"] != "constant" or self.hparams["warmup_ratio"]):
+            raise UserError(
+                f"model.schedule={self.hparams['schedule']} with model.warmup_ratio={self.hparams['warmup_ratio']} "
+                "follows the number of steps: limit trainer.max_epochs or trainer.max_steps, or take the schedule "
+                "`constant` without warm-up"
+            )
+
     @property
     def seed(self) -> int:
         """Of the order of training rows and of dropout: the one that `seed_everything` was given."""
         return int(os.environ.get("PL_GLOBAL_SEED", "42"))
 
     def dropout_options(self) -> dict[str, float]:
-        """The dropout that the user set, under the names that configurations have for it."""
-        return {
-            key: self.hparams[option]
-            for option, keys in _DROPOUT_KEYS.items()
-            for key in keys
-            if self.hparams[option] is not None
-        }
+        """The dropout that the user set, by option."""
+        return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
         """Compiles the network in place, or else makes its dropout fast on a CPU, which a compiler does by itself."""
@@ -88,6 +94,7 @@ class TransformerModule(lightning.LightningModule):
         assert self.model is not None
         n_steps = total_steps(
             len(trainer.datamodule.train_dataloader()),  # type: ignore[attr-defined]
+            trainer.limit_train_batches,
             trainer.accumulate_grad_batches,
             trainer.max_epochs,
             trainer.max_steps,
@@ -127,7 +134,8 @@ class TransformerModule(lightning.LightningModule):
         ]
         self.last_step = {"lr": max(rates, default=optimizer.param_groups[0]["lr"])}
         if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            # Lightning's own refuses a fused optimizer in mixed precision, even in bf16, which scales no gradients
+            nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val or float("inf"))
             return
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         self.last_step["train/grad_norm"] = norm
@@ -153,25 +161,18 @@ class TransformerModule(lightning.LightningModule):
         checkpoint["epoch_means"] = self.epoch_means.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the running means; rank 0 stands for all, since they were summed over all.
-
-        Raises:
-            UserError: the optimizer's options are not those of the run that is resumed.
-        """
+        """Takes up the running means; rank 0 stands for all, since they were summed over all."""
         if self.trainer.state.fn != "fit":
             return
+        self.check_resumption(checkpoint)
+        if self.trainer.global_rank == 0:
+            self.step_means.restore(checkpoint["step_means"])
+            self.epoch_means.restore(checkpoint["epoch_means"])
+
+    def check_resumption(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError where the optimizer's options are not those of the run that is to be resumed."""
         before, now = (
             {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
         )
         if changed := differences(before, now):
             raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")
-        if self.trainer.global_rank == 0:
-            self.step_means.restore(checkpoint["step_means"])
-            self.epoch_means.restore(checkpoint["epoch_means"])
-
-
-_DROPOUT_KEYS = {
-    # the names in BERT and its kin, then in DistilBERT
-    "hidden_dropout": ("hidden_dropout_prob", "dropout", "seq_classif_dropout"),
-    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
-}

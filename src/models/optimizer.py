@@ -50,13 +50,21 @@ def _depth_below_head(name: str, n_layers: int) -> int:
     return n_layers + 1 if "embeddings" in name else 0
 
 
-def total_steps(n_batches: int, accumulate_grad_batches: int, max_epochs: int | None, max_steps: int) -> int:
-    """Optimizer steps of a whole run.
+def total_steps(
+    n_batches: int, limit: int | float, accumulate_grad_batches: int, max_epochs: int | None, max_steps: int
+) -> int:
+    """Optimizer steps of a whole run; 0 where nothing but time limits them.
+
+    Args:
+        n_batches: of the training loader.
+        limit: `limit_train_batches`: a number of them if an int, a share if a float.
+        accumulate_grad_batches, max_epochs, max_steps: the Trainer's.
 
     Computed here since `trainer.estimated_stepping_batches`, called in `configure_optimizers`, loads the training
     data early and drops what a resumed loader was given (lightning #20550).
     """
-    steps = math.inf if max_epochs in (None, -1) else math.ceil(n_batches / accumulate_grad_batches) * (max_epochs or 0)
+    used = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
+    steps = math.inf if max_epochs in (None, -1) else math.ceil(used / accumulate_grad_batches) * (max_epochs or 0)
     if max_steps != -1:
         steps = min(steps, max_steps)
     return int(steps) if math.isfinite(steps) else 0

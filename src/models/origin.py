@@ -25,6 +25,20 @@ from src.models import pretrained
 from src.models.archive import Archive, PretrainerArchive, archive_in, pretrainer_archive_in
 from src.models.mean_pooling import Pooling, begin_as_mean
 
+DROPOUT_KEYS = {
+    # what configurations call it: BERT and its kin, then DistilBERT, then ModernBERT; a head's own comes last
+    "hidden_dropout": (
+        "hidden_dropout_prob",
+        "dropout",
+        "seq_classif_dropout",
+        "embedding_dropout",
+        "mlp_dropout",
+        "classifier_dropout",
+    ),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
+"""By the option that sets it."""
+
 
 @dataclass(frozen=True)
 class Origin(ABC):
@@ -35,10 +49,12 @@ class Origin(ABC):
     Attributes:
         name: of the pretrained model: Hub id, folder or package://.
         checkpoint: what will be restored, None where training starts afresh.
+        dropout: probabilities that replace those of the configuration, by option.
     """
 
     name: str
     checkpoint: Path | None
+    dropout: Mapping[str, float] = field(default_factory=dict)
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer that the weights belong to; None where one is to be trained."""
@@ -57,9 +73,10 @@ class Origin(ABC):
         """Looks for what would fail when the network is built, since the run's directory is made before that.
 
         Raises:
-            UserError: the pretrained weights cannot be had, or do not go with the tokenizer; or the checkpoint that is
-                to be restored holds the weights of another network.
+            UserError: the pretrained weights cannot be had, or do not go with the tokenizer; the network has no such
+                dropout; or the checkpoint that is to be restored holds the weights of another network.
         """
+        self.dropout_changes(self._config())
         vocabulary = self._config().vocab_size
         if len(tokenizer) > vocabulary:
             raise UserError(f"the tokenizer has {len(tokenizer)} tokens, but the network knows {vocabulary}")
@@ -77,6 +94,21 @@ class Origin(ABC):
                 f"{self.checkpoint} holds the weights of another network than its configuration says: "
                 f"{len(wrong)} are missing, unknown or of another shape, among them {wrong[0]}"
             )
+
+    def dropout_changes(self, config: PretrainedConfig) -> dict[str, float]:
+        """`dropout` under the names that this configuration has for it.
+
+        Raises:
+            UserError: it has none for one of them.
+        """
+        changes = {}
+        for option, value in self.dropout.items():
+            # None, as a head's own, means that of the encoder
+            names = [name for name in DROPOUT_KEYS[option] if getattr(config, name, None) is not None]
+            if not names:
+                raise UserError(f"model.{option} is nothing that a model of the type {config.model_type!r} has")
+            changes.update(dict.fromkeys(names, value))
+        return changes
 
     def texts_read(self) -> np.ndarray:
         """Hashes of the reviews that earlier pre-training has read, uint64; none where nothing says so."""
@@ -122,18 +154,18 @@ class ClassifierOrigin(Origin):
             known = ", ".join(self._archive.labels)
             raise UserError(f"the checkpoint knows the labels {known}, but the data have {', '.join(labels)}")
 
-    def build(self, labels: list[str], options: Mapping[str, Any]) -> PreTrainedModel:
+    def build(self, labels: list[str]) -> PreTrainedModel:
         """The network in fp32, with a head over `labels`; of a checkpoint, its weights are still to be restored.
 
         Args:
             labels: the names of the classes, in the order of their numbers.
-            options: changes to the configuration, as dropout.
         """
         if archive := self._archive:
-            archive.config.update(dict(options))
+            archive.config.update(self.dropout_changes(archive.config))
             return self._network(archive.config)
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        config = pretrained.load_config(self.name, num_labels=len(labels), **names, **options)
+        config = pretrained.load_config(self.name, num_labels=len(labels), **names)
+        config.update(self.dropout_changes(config))
         network = pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
         if self.pooling == "mean":
             begin_as_mean(network)
@@ -177,15 +209,14 @@ class PretrainerOrigin(Origin):
             raise UserError(f"{self.name!r} is a model of the type {kind!r}; pre-training here is BERT's")
         super().check_weights(tokenizer)
 
-    def build(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> BertForPreTraining:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> BertForPreTraining:
         """The network in fp32; of a checkpoint, its weights are still to be restored.
 
         Args:
             tokenizer: of the data.
-            options: changes to the configuration, as dropout.
         """
         config = self.config(tokenizer)
-        config.update(dict(options))
+        config.update(self.dropout_changes(config))
         if self._archive or self.from_scratch:
             return self._network(config)
         network: BertForPreTraining = pretrained.load_weights(BertForPreTraining, self.name, config)  # type: ignore[assignment]

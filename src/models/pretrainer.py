@@ -82,7 +82,7 @@ class BertPretrainer(TransformerModule):
         if from_scratch:
             _check_sizes(from_scratch)
         self.model: BertForPreTraining | None
-        self.origin = PretrainerOrigin(model_name_or_path, checkpoint=None, from_scratch=from_scratch)
+        self.origin = PretrainerOrigin(model_name_or_path, None, self.dropout_options(), from_scratch)
         self.eval_means: nn.ModuleDict
 
     def configure_model(self) -> None:
@@ -90,7 +90,9 @@ class BertPretrainer(TransformerModule):
         if self.model is not None:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.model = self.origin.build(data.tokenizer, self.dropout_options())
+        # for the checkpoints, and now, since the folder may go away. A fine-tuning should find the model's own dropout
+        self._own_config, self._texts_read = self.origin.config(data.tokenizer), self.origin.texts_read()
+        self.model = self.origin.build(data.tokenizer)
         self.model.train()
         self._last_layer = [compute_last_layer_where_chosen(self.model)]  # in a list: it is a part of `model` already
         self.speed_up(self.model.bert)
@@ -187,7 +189,7 @@ class BertPretrainer(TransformerModule):
         for name, value in {**self.described(means), "n": float(self.eval_masked.compute())}.items():
             # computed over all ranks already. Lightning would log what is not of `fit` at step 0; n, the number of
             # masked tokens, is the same each time
-            logged = self.trainer.state.fn == "fit" and name != "n"
+            logged = self.trainer.state.fn == "fit" and name != "n" and bool(self.trainer.loggers)
             self.log(f"val/{name}", value, prog_bar=name in ("mlm_loss", "nsp_accuracy"), logger=logged)
         self.eval_masked.reset()
         for name in self.eval_means:
@@ -200,12 +202,11 @@ class BertPretrainer(TransformerModule):
         """Adds all that `export` needs: configuration, tokenizer, sequence length, and what was read, by hash."""
         assert self.model is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        config = self.origin.config(data.tokenizer)  # a fine-tuning should find the model's own dropout, not this run's
         checkpoint["pretrainer"] = {
-            "config": config.to_diff_dict() | {"model_type": config.model_type},
+            "config": self._own_config.to_diff_dict() | {"model_type": self._own_config.model_type},
             "tokenizer": archive_tokenizer(data.tokenizer),
             "sequence_length": data.hparams["sequence_length"],
-            "texts": torch.from_numpy(np.union1d(data.corpus.hashes(), self.origin.texts_read()).view(np.int64)),
+            "texts": torch.from_numpy(np.union1d(data.corpus.hashes(), self._texts_read).view(np.int64)),
         }
         super().on_save_checkpoint(checkpoint)
 

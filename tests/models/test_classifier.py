@@ -13,10 +13,19 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+)
 
 from src.errors import UserError
+from src.models.archive import READ_TEXTS
 from src.models.classifier import BertClassifier
+from src.models.origin import ClassifierOrigin
 from tests.conftest import write_reviews
 from tests.models.families import save_distilbert, save_roberta
 from tests.synthetic import synthetic_reviews
@@ -164,6 +173,46 @@ def test_training_loss_of_an_epoch_is_the_mean_over_rows(
         logits = network(**batch).logits
     labels = torch.tensor((trained["label"] == "pos").to_numpy().astype(int))
     assert logged == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), abs=1e-5)
+
+
+class RemovesFolder(lightning.Callback):
+    """Takes the pretrained model away once training has begun."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        shutil.rmtree(self.folder)
+
+
+def test_what_was_read_is_on_record_though_the_folder_goes_away(
+    run_cli: Run, tiny_options: list[str], tiny_bert: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pretrained"
+    shutil.copytree(tiny_bert, folder)
+    np.save(folder / READ_TEXTS, np.arange(3, dtype=np.uint64))
+    remove = [f"--trainer.callbacks+={__name__}.RemovesFolder", f"--trainer.callbacks.folder={folder}"]
+    run = _fit(run_cli, *tiny_options, "--model.model_name_or_path=pretrained", *remove)
+    assert not folder.exists()
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["classifier"]["texts"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "names"),
+    [
+        (BertConfig(), "hidden_dropout", {"hidden_dropout_prob"}),
+        (BertConfig(classifier_dropout=0.3), "hidden_dropout", {"hidden_dropout_prob", "classifier_dropout"}),
+        (BertConfig(), "attention_dropout", {"attention_probs_dropout_prob"}),
+        (DistilBertConfig(), "hidden_dropout", {"dropout", "seq_classif_dropout"}),
+        (ModernBertConfig(), "hidden_dropout", {"embedding_dropout", "mlp_dropout", "classifier_dropout"}),
+        (ModernBertConfig(), "attention_dropout", {"attention_dropout"}),
+    ],
+)
+def test_dropout_is_set_under_the_names_of_the_family(config: PretrainedConfig, option: str, names: set[str]) -> None:
+    assert ClassifierOrigin("a model", None, {option: 0.25}).dropout_changes(config) == dict.fromkeys(names, 0.25)
+    with pytest.raises(UserError, match=f"model.{option} is nothing that a model of the type"):
+        ClassifierOrigin("a model", None, {option: 0.25}).dropout_changes(PretrainedConfig())
 
 
 def test_labels_get_into_the_configuration(tiny_checkpoint: Path) -> None:

@@ -61,19 +61,52 @@ def test_settings_are_those_of_the_hugging_face_trainer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_batches", "accumulate", "max_epochs", "max_steps", "expected"),
+    ("n_batches", "limit", "accumulate", "max_epochs", "max_steps", "expected"),
     [
-        (125, 1, 3, -1, 375),
-        (125, 4, 3, -1, 96),  # the last step of an epoch takes what is left over
-        (125, 4, 3, 50, 50),
-        (125, 4, 3, 500, 96),
-        (125, 1, -1, 70, 70),
-        (125, 1, None, 70, 70),
-        (1, 8, 2, -1, 2),
+        (125, 1.0, 1, 3, -1, 375),
+        (125, 1.0, 4, 3, -1, 96),  # the last step of an epoch takes what is left over
+        (125, 1.0, 4, 3, 50, 50),
+        (125, 1.0, 4, 3, 500, 96),
+        (125, 1.0, 1, -1, 70, 70),
+        (125, 1.0, 1, None, 70, 70),
+        (1, 1.0, 8, 2, -1, 2),
+        (125, 0.1, 1, 3, -1, 36),
+        (125, 100, 4, 3, -1, 75),
+        (125, 200, 1, 3, -1, 375),
+        (125, 1, 1, 3, -1, 3),
     ],
 )
-def test_total_is_exact(n_batches: int, accumulate: int, max_epochs: int | None, max_steps: int, expected: int) -> None:
-    assert total_steps(n_batches, accumulate, max_epochs, max_steps) == expected
+def test_total_is_exact(
+    n_batches: int, limit: float, accumulate: int, max_epochs: int | None, max_steps: int, expected: int
+) -> None:
+    assert total_steps(n_batches, limit, accumulate, max_epochs, max_steps) == expected
+
+
+@pytest.mark.parametrize("limit", ["4", "0.7"])
+def test_rate_falls_over_the_batches_that_are_used(
+    run_cli: Run, tiny_options: list[str], tmp_path: Path, limit: str
+) -> None:
+    """Of 6 batches an epoch, 4 are."""
+    options = ["--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", f"--trainer.limit_train_batches={limit}"]
+    status, _, err = run_cli("fit", *tiny_options, *options)
+    assert status == 0, err
+    rates = pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")["lr"].dropna().tolist()
+    assert rates == pytest.approx([5e-5 * (8 - step) / 8 for step in range(8)], abs=1e-15)
+
+
+def test_a_run_that_only_time_limits_needs_a_constant_rate(
+    run_cli: Run, tiny_options: list[str], tmp_path: Path
+) -> None:
+    options = ["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01", "--trainer.log_every_n_steps=1"]
+    status, _, err = run_cli("fit", *tiny_options, *options)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(
+        "error: model.schedule=linear with model.warmup_ratio=0.0 follows the number"
+    )
+    assert not Path("lightning_logs").exists()
+    status, _, err = run_cli("fit", *tiny_options, *options, "--model.schedule=constant")
+    assert status == 0, err
+    assert set(pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")["lr"].dropna()) == {5e-5}
 
 
 def test_rate_of_a_run_ends_one_step_before_zero(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
