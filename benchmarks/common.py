@@ -168,6 +168,16 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def at_least(goal: float, measured: float, unit: str = "") -> str:
+    """A goal as a table shows it, and whether what was measured misses it."""
+    return f"at least {goal}{unit}" + ("" if measured >= goal else ", missed")
+
+
+def at_most(goal: float, measured: float, unit: str = "") -> str:
+    """As `at_least`, for what should be small."""
+    return f"at most {goal}{unit}" + ("" if measured <= goal else ", missed")
+
+
 def write_section(page: Path, name: str, text: str) -> None:
     """Puts `text` between the marker comments of `name` on the page, or at its end where it has none."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"

@@ -22,10 +22,12 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.common import RESULTS, WORK, markdown_table, provenance, quickstart_inputs, write_section
+from src.data.fingerprints import hash_texts
 from src.data.reviews import Selection, labelled_splits
 from src.data.sources import find_source
 from src.data.subsets import choose_rows
 from src.data.tokens import Encoder
+from src.models.pretrained import texts_read
 from src.models.quiet import quiet
 
 _LABELS = (100, 1000)
@@ -75,6 +77,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="*", default=[], help="folders of weights, beside the quickstart's")
     given = parser.parse_args(args)
     texts, labels = reviews()
+    for model in given.models:
+        if np.isin(hash_texts(texts[-_JUDGED:]), texts_read(model)).any():
+            sys.exit(f"error: {model} has read reviews that judge here: pre-train with benchmarks/judged.yaml held out")
     columns: dict[str, dict[tuple[int, str], list[str]]] = {}
     for name, model in {"as published": str(quickstart_inputs()[0]), **{m: m for m in given.models}}.items():
         columns[name] = {

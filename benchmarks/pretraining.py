@@ -22,6 +22,7 @@ from benchmarks.common import (
     WORK,
     Progress,
     append_line,
+    at_least,
     markdown_table,
     ours,
     provenance,
@@ -135,7 +136,7 @@ def render(found: dict[str, list[dict[str, Any]]], tokens: int) -> str:
         speeds = [tokens / s for s in seconds]
         speed = f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})"
         memory, faults = (statistics.median(row[key] for row in rows) for key in ("memory", "faults"))
-        goal = "" if name == "peer" else f"at least {_GOAL}×"
+        goal = "" if name == "peer" else at_least(_GOAL, ratio, "×")
         lines.append([VARIANTS[name], speed, f"{ratio:.2f}×", goal, f"{memory:,.0f}", f"{faults:,.0f}"])
     header = ["", "tokens/s", "against the Trainer", "goal", "peak memory, MiB", "page faults a step"]
     curves = [[VARIANTS[name], *(f"{loss:.3f}" for loss in curve(rows))] for name, rows in found.items()]

@@ -149,7 +149,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     split = "test" if given.final else "val"
     runs = plan(listed, base, labels, given.seeds, given.first_seed, given.recipes)
-    todo = [] if given.finished else _todo(runs, given.csv, split, given.checkpoint, eval_rows)
+    todo = [] if given.table_only else _todo(runs, given.csv, split, given.checkpoint, eval_rows)
     progress = Progress(
         30 + 0.25 * (eval_rows or 500) * 0.4 + (run.labels or 1000) * _epochs(run) * 0.3 for run in todo
     )
@@ -159,8 +159,9 @@ def main(args: Sequence[str] | None = None) -> None:
         append_row(given.csv, _row(run, outcome, split, eval_rows, given))
         progress.end(f"accuracy {outcome.correct.mean():.4f}")
 
-    keys = {run.key(split, given.checkpoint, eval_rows) for run in runs}
-    rows = [row for row in read_rows(given.csv) if row["key"] in keys]
+    # a run that another list has under another name is not made twice, and has this list's name here
+    names = {run.key(split, given.checkpoint, eval_rows): run.recipe for run in runs}
+    rows = [{**row, "recipe": names[row["key"]]} for row in read_rows(given.csv) if row["key"] in names]
     if not rows:
         sys.exit("error: nothing of that is measured yet")
     text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
@@ -191,7 +192,7 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, what it says")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
     parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
-    parser.add_argument("--finished", action="store_true", help="run nothing: the table of what there is")
+    parser.add_argument("--table_only", action="store_true", help="run nothing: show what there is")
     parser.add_argument("--untimed", action="store_true", help="leave the time out: other programs run beside this one")
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "runs.csv")
     parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")

@@ -15,6 +15,8 @@ from benchmarks import common, finetune, prediction, recipe_page, recipes, train
 from benchmarks.stats import pack, paired_difference, unpack
 from src.inference import load
 
+_LISTS = ["recipes.yaml", "pretrained.yaml"]
+
 
 def test_paired_difference_is_scipys_for_one_seed() -> None:
     rng = np.random.default_rng(0)
@@ -125,13 +127,39 @@ def test_recipes_that_are_named_elsewhere_are_in_the_list() -> None:
         named = [name for match in re.findall(r"--recipes ([a-z0-9_ ]+)", text) for name in match.split()]
         assert named
         assert set(named) <= listed.keys()
-    pretrained = yaml.safe_load((common.ROOT / "benchmarks/pretrained.yaml").read_text())
-    same = [recipes.plan(each, pretrained["base"], [100], 1, 42, ["short"]) for each in (pretrained["recipes"], listed)]
-    assert same[0] == same[1], "their runs are shared"
 
 
-def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any) -> None:
-    content = yaml.safe_load(recipes.LIST.read_text())
+def test_lists_share_the_runs_that_are_the_same() -> None:
+    first, second = (yaml.safe_load((common.ROOT / "benchmarks" / name).read_text()) for name in _LISTS)
+    for one, other, labels in [
+        ("short", "published_cls", 100),
+        ("short", "published_cls", 1000),
+        ("short_mean_128", "published", 100),
+        ("short_mean", "published", 1000),
+    ]:
+        (a,), (b,) = (
+            recipes.plan(each["recipes"], each["base"], [labels], 1, 42, [name])
+            for each, name in ((first, one), (second, other))
+        )
+        assert a.key("val", "last", 2000) == b.key("val", "last", 2000)
+
+
+def test_a_run_goes_by_the_name_that_the_list_has_for_it(tmp_path: Path, capsys: Any) -> None:
+    arguments = ["--labels", "100", "--seeds", "1", "--eval_rows", "400", "--csv", str(tmp_path / "runs.csv")]
+    (run,) = recipes.plan({"theirs": ["--x=1"]}, [], [100], 1, 42)
+    row = {**_rows("theirs", 100, 0.8)[0], "key": run.key("val", "last", 400)}
+    finetune.append_row(tmp_path / "runs.csv", row)
+    listed = {"base": [], "baseline": "mine", "title": "Mine", "recipes": {"mine": ["--x=1"], "other": ["--x=2"]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(listed))
+    recipes.main(["--list", str(tmp_path / "mine.yaml"), "--table_only", "--no_page", *arguments])
+    shown = capsys.readouterr().out
+    assert "| mine |" in shown
+    assert "theirs" not in shown
+
+
+@pytest.mark.parametrize("listed", _LISTS)
+def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any, listed: str) -> None:
+    content = yaml.safe_load((common.ROOT / "benchmarks" / listed).read_text())
     assert content["baseline"] in content["recipes"]
     runs = recipes.plan(content["recipes"], content["base"], [100, 1000], seeds=2, first_seed=42)
     assert len(runs) == len(content["recipes"]) * 2 * 2
