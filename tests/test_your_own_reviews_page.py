@@ -1,5 +1,7 @@
 """Every command of docs/your-own-reviews.md, as it is written there, on a small file."""
 
+import ast
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -42,7 +44,11 @@ def test_every_command_of_the_page_runs(
         assert list(table.text) == list(new.text)
         assert (table.label == new.label).mean() > 0.8
 
-    (program,) = blocks("python")
+    theirs, ours = blocks("python")
     capsys.readouterr()
-    exec(program, {})
-    assert "'label': '" in capsys.readouterr().out
+    exec(theirs, {})
+    (found,) = ast.literal_eval(capsys.readouterr().out)
+    exec(ours, {})
+    ((neg, pos),) = ast.literal_eval(re.sub(r"\s+", ",", capsys.readouterr().out.strip()).replace("[,", "["))
+    assert found["label"] == ("pos" if pos > neg else "neg")
+    assert found["score"] == pytest.approx(1 / (1 + math.exp(-abs(pos - neg))), abs=1e-4)
