@@ -43,6 +43,7 @@ VARIANTS = {
     "int8": "ours, int8 ONNX",
 }
 _BATCH_SIZE = 8
+_OTHER_CUT = "The pipeline keeps the head of a long review, ours both ends, as in training: so some labels differ."
 _GOALS = {"pytorch": 1.8, "int8": 2.5}
 
 
@@ -169,12 +170,13 @@ def main(args: Sequence[str] | None = None) -> None:
     from src.models.archive import PREPROCESSING
 
     cut = json.loads((folder / PREPROCESSING).read_text())
+    note = "" if cut["truncation"] == "head" else f"\n\n{_OTHER_CUT}"
     text = f"""## Prediction, beside transformers.pipeline, {cut["max_length"]} tokens ({cut["truncation"]})
 
 {given.reviews:,} real reviews, batches of {_BATCH_SIZE}, {given.repeats} repeats, medians; the ratio is within a
 repeat. From texts to labels, tokenising included, loading excluded.
 
-{table}
+{table}{note}
 
 {provenance(command)}"""
     print("\n" + text)
