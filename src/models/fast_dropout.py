@@ -1,6 +1,7 @@
 """Dropout on a CPU at the speed of the memory, with the masks of `dropout_masks`.
 
-A training step with the tutorial's dropout (8 × 512 tokens, 6 layers) takes 1.27 times as long without it.
+A training step with the tutorial's dropout (8 × 512 tokens, 6 layers) took 1.27 times as long without it, when
+attention was done for all rows at once.
 """
 
 from typing import Any
