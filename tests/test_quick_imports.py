@@ -1,6 +1,7 @@
-"""The garbage collector stands still while modules are imported, and only then."""
+"""The garbage collector stands still while modules are imported, and only then; scipy.signal is left out."""
 
 import gc
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,26 @@ def test_it_stays_off_where_it_was_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_torchmetrics_does_without_scipy_signal_and_whoever_needs_it_has_it() -> None:
+    pytest.importorskip("scipy")
+    program = """
+import sys
+from src.quick_imports import quick_imports
+with quick_imports():
+    import torchmetrics
+assert "scipy.signal" not in sys.modules and "scipy.stats" not in sys.modules
+import scipy.signal
+assert len(scipy.signal.windows.hamming(4)) == 4
+import scipy
+assert scipy.signal is sys.modules["scipy.signal"]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_scipy_signal_that_is_there_already_stays() -> None:
+    signal = pytest.importorskip("scipy.signal")
+    with quick_imports():
+        assert sys.modules["scipy.signal"] is signal
+    assert sys.modules["scipy.signal"] is signal
