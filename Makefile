@@ -36,8 +36,9 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (45 minutes)
+bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (50 minutes)
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.start
 
 bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
 	$(BIN)/python -m benchmarks.prediction

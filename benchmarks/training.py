@@ -1,4 +1,4 @@
-"""Training, evaluation, start-up, memory: this project beside the Hugging Face Trainer, in one run.
+"""Training, evaluation, memory: this project beside the Hugging Face Trainer, in one run.
 
     python -m benchmarks.training                      # 248 reviews, 3 repeats: about 45 minutes on 2 cores
     python -m benchmarks.training --quick              # a smoke run, which writes no results
@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.common import (
     RESULTS,
     WORK,
+    Finished,
     Progress,
     append_line,
     ours,
@@ -73,6 +74,11 @@ class Variant:
     seconds_a_review: float
     options: list[str] = field(default_factory=list)
 
+    @property
+    def one_step(self) -> list[str]:
+        """Options that end it after its first step."""
+        return ["--max_steps", "1"] if self.peer else ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
+
 
 VARIANTS = {
     "A": Variant("A: Trainer, tutorial", "benchmarks.peers.tutorial", 1.1),
@@ -102,57 +108,58 @@ def plan(repeats: int, reviews: int, row_counts: Sequence[int]) -> list[Task]:
     return tasks
 
 
+def train_command(variant: Variant, reviews: int, eval_reviews: int, directory: Path) -> list[str]:
+    """One epoch over `reviews`, its runs in `directory`; a peer evaluates in the same process."""
+    if variant.peer:
+        model, dataset = quickstart_inputs()
+        sizes = ["--reviews", str(reviews), "--eval_reviews", str(eval_reviews), "--held_back", str(_HELD_BACK)]
+        place = ["--model", str(model), "--dataset", str(dataset), "--output_dir", str(directory)]
+        return [sys.executable, "-m", variant.peer, *place, *sizes, "--epochs", "1"]
+    return ours(
+        "fit",
+        "--config=configs/quickstart.yaml",
+        *variant.options,
+        f"--data.train_size={reviews}",
+        f"--data.val_size={eval_reviews}",
+        f"--data.test_size={_HELD_BACK}",
+        "--trainer.max_epochs=1",
+        f"--trainer.default_root_dir={directory}",
+        _PROBE,
+    )
+
+
+def measure(command: list[str], log: Path, gemm_every: int = 0) -> tuple[dict[str, Any], Finished]:
+    """Runs a command that has the probe: what that saw, and the process."""
+    report = log.with_suffix(".json")
+    report.unlink(missing_ok=True)
+    process = run_process(command, log, BENCH_REPORT=str(report), BENCH_GEMM_EVERY=str(gemm_every))
+    return json.loads(report.read_text()), process
+
+
 class Bench:
     """Runs the measurements of one set of settings."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings = settings
-        self.model, self.dataset = quickstart_inputs()
         self.logs = WORK / "logs"
-
-    # ---- commands --------------------------------------------------------------------------------------------------
-
-    def train_command(self, variant: Variant, reviews: int, eval_reviews: int, directory: Path) -> list[str]:
-        """One epoch over `reviews`; a peer evaluates in the same process."""
-        if variant.peer:
-            sizes = ["--reviews", str(reviews), "--eval_reviews", str(eval_reviews), "--held_back", str(_HELD_BACK)]
-            place = ["--model", str(self.model), "--dataset", str(self.dataset), "--output_dir", str(directory)]
-            return [sys.executable, "-m", variant.peer, *place, *sizes, "--epochs", "1"]
-        return ours(
-            "fit",
-            "--config=configs/quickstart.yaml",
-            *variant.options,
-            f"--data.train_size={reviews}",
-            f"--data.val_size={eval_reviews}",
-            f"--data.test_size={_HELD_BACK}",
-            "--trainer.max_epochs=1",
-            f"--trainer.default_root_dir={directory}",
-            _PROBE,
-        )
-
-    # ---- measurements ----------------------------------------------------------------------------------------------
 
     def train(self, name: str, repeat: int, cached: bool) -> dict[str, Any]:
         """Trains and evaluates; a run before it, which is not measured, has filled the caches if there are none."""
         variant, s = VARIANTS[name], self.settings
         directory = WORK / "runs" / f"{name}-{repeat}-{self.settings.signature}"
-        command = self.train_command(variant, s.reviews, s.eval_reviews, directory)
+        command = train_command(variant, s.reviews, s.eval_reviews, directory)
         log = self.logs / f"train-{name}-{repeat}.log"
         if not cached:
-            one_step = (
-                ["--max_steps", "1"] if variant.peer else ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"]
-            )
-            run_process([*command, *one_step], log.with_suffix(".warm.log"))
-        report, process = self._run(command, log, gemm_every=max(2, s.reviews // 8 // 8))
+            run_process([*command, *variant.one_step], log.with_suffix(".warm.log"))
+        report, process = measure(command, log, gemm_every=max(2, s.reviews // 8 // 8))
         row = {
-            "start_s": report["first_step_at"] - process.started,
             "max_rss_mib": process.max_rss_mib,
             "steps": report["steps"],
             "gemm": report["gemm"],
         }
         if not variant.peer:
             best = sorted(directory.glob("lightning_logs/version_*/checkpoints/best.ckpt"))[-1]
-            report, _ = self._run(ours("validate", f"--ckpt_path={best}"), log.with_suffix(".validate.log"))
+            report, _ = measure(ours("validate", f"--ckpt_path={best}"), log.with_suffix(".validate.log"))
         return row | {"evaluation_s": report["evaluation_s"], "evaluated": round(report["evaluated"])}
 
     def rows(self, rows: int, cached: bool) -> dict[str, Any]:
@@ -172,17 +179,10 @@ class Bench:
         log = self.logs / f"rows-{rows}.log"
         first = None
         if not cached:
-            report, _ = self._run(command, log.with_suffix(".first.log"))
+            report, _ = measure(command, log.with_suffix(".first.log"))
             first = report["prepare_s"]["prepare_data"]
-        report, process = self._run(command, log)
+        report, process = measure(command, log)
         return {"first_prepare_s": first, "prepare_s": report["prepare_s"], "max_rss_mib": process.max_rss_mib}
-
-    @staticmethod
-    def _run(command: list[str], log: Path, gemm_every: int = 0) -> tuple[dict[str, Any], Any]:
-        report = log.with_suffix(".json")
-        report.unlink(missing_ok=True)
-        process = run_process(command, log, BENCH_REPORT=str(report), BENCH_GEMM_EVERY=str(gemm_every))
-        return json.loads(report.read_text()), process
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def main(args: Sequence[str] | None = None) -> None:
         progress.end(_brief(task, row, settings.reviews))
 
     done = finished()
-    flops = needed_flops(bench.model, bench.dataset, settings.reviews)
+    flops = needed_flops(*quickstart_inputs(), settings.reviews)
     repeats = range(settings.repeats)
     training = {
         name: [figures(done["train", name, r], flops[name], settings.reviews) for r in repeats] for name in VARIANTS
@@ -282,7 +282,7 @@ def _brief(task: Task, row: dict[str, Any], reviews: int) -> str:
         return f"prepared in {sum(row['prepare_s'].values()):.2f} s, {row['max_rss_mib']:,.0f} MiB"
     seconds = sum(step[0] for step in row["steps"])
     rate = row["evaluated"] / row["evaluation_s"]
-    return f"{reviews / seconds:.2f} reviews/s, evaluation {rate:.2f}, first step after {row['start_s']:.1f} s"
+    return f"{reviews / seconds:.2f} reviews/s, evaluation {rate:.2f}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ def figures(row: dict[str, Any], flops: float, reviews: int) -> dict[str, float]
     return {
         "train": reviews / seconds,
         "evaluate": row["evaluated"] / row["evaluation_s"],
-        "start": row["start_s"],
         "memory": row["max_rss_mib"],
         "faults": statistics.median(step[1] for step in row["steps"]),
         "share": flops / seconds / rate,
@@ -31,7 +30,6 @@ _ROWS = [
     ("training, reviews/s", "train", "{:.2f}"),
     ("share of the GEMM rate", "share", "{:.0%}"),
     ("evaluation, reviews/s", "evaluate", "{:.2f}"),
-    ("command to first training step, s", "start", "{:.1f}"),
     ("peak memory, MiB", "memory", "{:,.0f}"),
     ("page faults a step", "faults", "{:,.0f}"),
     ("GEMM rate in these runs, GFLOP/s", "gemm", "{:.0f}"),
@@ -43,7 +41,7 @@ def render(
 ) -> str:
     """The tables, from the figures of each variant and of each number of rows, repeat by repeat."""
     values = {name: {key: [f[key] for f in found] for key in found[0]} for name, found in training.items()}
-    table = [[title, *(_median_and_range(values[name][key], shown) for name in values)] for title, key, shown in _ROWS]
+    table = [[title, *(median_and_range(values[name][key], shown) for name in values)] for title, key, shown in _ROWS]
     text = markdown_table(["median (lowest to highest)", *(titles[name] for name in values)], table)
 
     many, few = max(rows), min(rows)
@@ -64,7 +62,6 @@ def render(
             at_least(70, share, "%"),
         ),
         _at_least("evaluation, A's recipe, against A", ratio("evaluate", "same", "A"), 2.0),
-        _at_most("command to first step, A's recipe, against A", ratio("start", "same", "A"), 1),
         _at_most("peak memory, A's recipe, against A", ratio("memory", "same", "A"), 1),
         (
             f"preparing {many:,} reviews, second launch",
@@ -87,18 +84,19 @@ def _at_most(what: str, ratio: float, goal: float) -> tuple[str, str, str]:
     return what, f"{ratio:.2f}×", at_most(goal, ratio, "×")
 
 
-def _median_and_range(found: Sequence[float], shown: str) -> str:
+def median_and_range(found: Sequence[float], shown: str) -> str:
+    """As a table shows what was measured several times; `shown` is the format of one figure."""
     median = shown.format(statistics.median(found))
     return median if len(found) == 1 else f"{median} ({shown.format(min(found))} to {shown.format(max(found))})"
 
 
 DEFINITIONS = """\
 All read the same rows, in batches of 8, for one epoch, with the same pretrained weights. "A's recipe" has A's dropout
-and keeps the first 512 tokens as A does; the quickstart's recipe is configs/quickstart.yaml. *Training* is reviews over
-the time from the first step's start to the last step's end, the batches' loading included and evaluation excluded.
-*Evaluation* is what `trainer.evaluate()` reports as its run time, and for ours the whole validation loop of
-`python -m src validate`. The *first training step* is reached when it begins, its data cached by an earlier run. *Peak
-memory* is the kernel's figure for the whole process. *Page faults* are the median over steps. The *share of the GEMM
-rate* is the operations that the plain model needs on the real tokens, without padding (three times the forward pass),
-a second, over the fastest fp32 product of two 1,024 × 1,024 matrices, taken between steps all through the same process,
-the median. For a small sample B sorts as many batches at a time as it does with 1,000 reviews."""
+and keeps the first 512 tokens as A does; the quickstart's recipe is configs/quickstart.yaml. *Training* is reviews
+over the time from the first step's start to the last step's end, the batches' loading included and evaluation
+excluded. *Evaluation* is what `trainer.evaluate()` reports as its run time, and for ours the whole validation loop of
+`python -m src validate`. *Peak memory* is the kernel's figure for the whole process. *Page faults* are the median
+over steps. The *share of the GEMM rate* is the operations that the plain model needs on the real tokens, without
+padding (three times the forward pass), a second, over the fastest fp32 product of two 1,024 × 1,024 matrices, taken
+between steps all through the same process, the median. For a small sample B sorts as many batches at a time as it
+does with 1,000 reviews."""

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy import stats as scipy_stats
 
-from benchmarks import common, finetune, prediction, recipe_page, recipes, training, training_page
+from benchmarks import common, finetune, prediction, recipe_page, recipes, start, training, training_page
 from benchmarks.stats import pack, paired_difference, unpack
 from src.inference import load
 
@@ -98,7 +98,6 @@ def _process(seconds: float, faults: int) -> dict[str, Any]:
     return {
         "steps": [[seconds, faults]] * 4,
         "gemm": [1e11, 2e11, 1e11],
-        "start_s": 9.0,
         "max_rss_mib": 1500.0,
         "evaluated": 16,
         "evaluation_s": 2.0,
@@ -119,6 +118,13 @@ def test_training_table() -> None:
     assert "| training, quickstart's recipe, against A | 8.00× |" in table
     assert "| preparing 25,000 reviews, second launch | 0.30 s |" in table
     assert "| peak memory, 25,000 reviews against 2,000 | 1.05× |" in table
+
+
+def test_start_table_takes_the_ratio_within_a_pair() -> None:
+    # the machine at half its speed in the last pair
+    table = start.render({"A": [6.0, 7.0, 14.0], "same": [5.4, 7.7, 12.6]})
+    assert "| A: Trainer, tutorial | 7.0 (6.0 to 14.0) |  |  |" in table
+    assert "| ours, A's recipe | 7.7 (5.4 to 12.6) | 0.90× | at most 1× |" in table
 
 
 def test_recipes_that_are_named_elsewhere_are_in_the_list() -> None:
