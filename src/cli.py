@@ -166,7 +166,7 @@ class ReviewCLI(LightningCLI):
         throughput = Throughput()
         return [
             *watching,
-            Summary(),
+            Summary(self.run),
             throughput,
             StepLog(throughput),
             Hyperparameters(best[0]),
@@ -225,7 +225,8 @@ class ReviewCLI(LightningCLI):
         self._say_where_the_curves_are()
 
     def _say_where_the_curves_are(self) -> None:
-        print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
+        if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):  # type: ignore[attr-defined]
+            print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -60,8 +60,10 @@ def test_fit_without_validation_rows_keeps_the_last_checkpoint(run_cli: Run, tin
 
 
 def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_options: list[str]) -> None:
-    status, _, err = run_cli("fit", *tiny_options, "--trainer.logger=false", "--trainer.max_epochs=1")
+    status, out, err = run_cli("fit", *tiny_options, "--trainer.logger=false", "--trainer.max_epochs=1")
     assert status == 0, err
+    assert f"; written to {Path('lightning_logs/version_0').absolute()}\n" in out
+    assert "tensorboard" not in out, "there is nothing that it could show"
     found = sorted(str(path) for path in Path().rglob("*") if path.is_file())
     names = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml")
     assert found == [f"lightning_logs/version_0/{name}" for name in names]

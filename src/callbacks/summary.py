@@ -1,15 +1,22 @@
 """What a run is about to do, in one line."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning
 
 
 class Summary(lightning.Callback):
-    """Prints the device, the number of parameters and steps, and the effective batch when training starts."""
+    """Prints the device, the number of parameters and steps, and the effective batch when training starts.
+
+    Args:
+        run: the run's directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        log_dir = trainer.log_dir  # a broadcast: on all ranks, or none
         if not trainer.is_global_zero:
             return
         per_device = trainer.datamodule.hparams.batch_size  # type: ignore[attr-defined]
@@ -22,6 +29,6 @@ class Summary(lightning.Callback):
         begun = f" from step {trainer.global_step}" if trainer.global_step else ""
         print(
             f"Training {millions:.1f} M parameters on {trainer.strategy.root_device.type}{begun}: {batches}, "
-            f"effective batch {effective} ({parts}); log in {log_dir}",
+            f"effective batch {effective} ({parts}); written to {self.run}",
             flush=True,
         )
