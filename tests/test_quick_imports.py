@@ -65,6 +65,19 @@ assert scipy.signal is sys.modules["scipy.signal"]
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_module_that_needs_scipy_signal_at_its_import_has_it() -> None:
+    pytest.importorskip("scipy")
+    program = """
+from src.quick_imports import quick_imports
+with quick_imports():
+    import scipy.signal
+    from scipy.signal import lfilter
+    import scipy.signal.windows
+    assert lfilter([1], [1], [2.0]) == [2.0] and len(scipy.signal.windows.hamming(4)) == 4
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_scipy_signal_that_is_there_already_stays() -> None:
     signal = pytest.importorskip("scipy.signal")
     with quick_imports():
