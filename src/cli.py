@@ -1,16 +1,13 @@
 """The command line of everything that needs a Trainer: fit, validate, test."""
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
-import transformers
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,6 +38,7 @@ from src.library_errors import as_user_error
 from src.models.classifier import BertClassifier
 from src.models.module import TransformerModule
 from src.models.pretrainer import BertPretrainer  # noqa: F401
+from src.quiet_libraries import hush_libraries
 from src.signals import interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -245,7 +243,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    _hush()
+    hush_libraries()
     command = read_command(args)
     if command.name and {"--help", "-h"} & set(args):
         print_help(command.name)
@@ -266,27 +264,6 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         raise as_user_error(error) from error
     return 0
-
-
-def _hush() -> None:
-    """Silences messages that ask for nothing a user could do; the run's own lines say what it does."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # what it found
-    transformers.utils.logging.disable_progress_bar()
-    for message in (
-        r".*does not have many workers.*",  # reading prepared rows is quicker than a process for it
-        r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
-        r".*smaller than the logging interval.*",  # the last step of an epoch is always logged
-        r".*callbacks used to create the checkpoint need to be provided.*",  # those of fit, when testing
-        r".*sync_dist=True.* when logging on epoch level.*",  # torchmetrics has gathered the ranks already
-        r".*torch.distributed.nn.functional.*is deprecated.*",
-        r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, inside lightning
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    # else each worker process warns of having been forked after the tokenizer used its threads, which it does not use
-    # any more (transformers #5486)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def _as_list(value: Any) -> list[Any]:

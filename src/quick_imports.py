@@ -13,7 +13,7 @@ _SCIPY_SIGNAL = "scipy.signal"
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Within it, imports take about two thirds of their time (2 cores, 4,500 modules of torch, lightning, …).
+    """Within it, imports take about three quarters of their time (2 cores, 4,500 modules of torch, lightning, …).
 
     Nearly all that modules make at their import lives as long as the process, but as it grows, CPython's collector
     looks through it again and again. Here it looks at none of that, now or later in the run: what little of it is
