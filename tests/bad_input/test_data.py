@@ -1,0 +1,161 @@
+"""Data sets, columns, labels and sizes that will not do."""
+
+from collections.abc import Callable
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.bad_input.world import MISTAKE, Cases, World
+from tests.conftest import write_reviews
+from tests.synthetic import synthetic_reviews
+
+
+def _blank(frame: pd.DataFrame) -> None:
+    """Three texts of the training subset's, whose row numbers are known."""
+    frame.loc[np.random.default_rng(42).permutation(200)[[0, 20, 40]], "text"] = ["", "   ", None]
+
+
+_BLANK_ROWS = ", ".join(map(str, sorted(np.random.default_rng(42).permutation(200)[[0, 20, 40]].tolist())))
+
+
+def _unknown_label_in_test(w: World) -> str:
+    folder = w.here / "splits"
+    folder.mkdir()
+    write_reviews(folder / "train.csv", synthetic_reviews(200))
+    write_reviews(folder / "test.csv", synthetic_reviews(40).assign(label="mixed"))
+    return f"--data.dataset={folder}"
+
+
+def _without_train(w: World) -> str:
+    folder = w.here / "splits"
+    folder.mkdir()
+    write_reviews(folder / "test.csv", synthetic_reviews(40))
+    return f"--data.dataset={folder}"
+
+
+def _unlabelled(w: World) -> str:
+    """As the Hub marks rows without a label: -1 in a ClassLabel column."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    frame = synthetic_reviews(200).assign(label=-1)
+    saved = datasets.DatasetDict(train=datasets.Dataset.from_pandas(frame, features=features))
+    saved.save_to_disk(str(w.here / "unlabelled"))
+    return f"--data.dataset={w.here / 'unlabelled'}"
+
+
+CASES: Cases = {
+    "no such dataset": (
+        lambda w: w.fit("--data.dataset=someone/no-such-reviews"),
+        MISTAKE,
+        ["'someone/no-such-reviews'", "configs/quickstart.yaml"],
+    ),
+    "no such file": (lambda w: w.fit("--data.dataset=nowhere/reviews.csv"), MISTAKE, ["'nowhere/reviews.csv'"]),
+    "no such folder": (lambda w: w.fit("--data.dataset=./nowhere"), MISTAKE, ["'./nowhere' does not exist"]),
+    "no such package": (
+        lambda w: w.fit("--data.dataset=package://no_such_package/x.csv"),
+        MISTAKE,
+        ["'no_such_package' is not installed", "pip install"],
+    ),
+    "file of an unknown kind": (
+        lambda w: w.fit(f"--data.dataset={w.file('reviews.xlsx')}"),
+        MISTAKE,
+        ["no file of a known kind", ".csv"],
+    ),
+    "empty file": (lambda w: w.fit(f"--data.dataset={w.file('empty.csv')}"), MISTAKE, ["empty.csv", "cannot be read"]),
+    "a table that is none": (
+        lambda w: w.fit(f"--data.dataset={w.file('broken.jsonl', '{')}"),
+        MISTAKE,
+        ["broken.jsonl", "cannot be read"],
+    ),
+    "bytes that are no text": (
+        lambda w: w.fit(f"--data.dataset={w.file('latin.csv', b'text,label' + bytes([10, 0xE9, 0xFF, 44, 49, 10]))}"),
+        MISTAKE,
+        ["latin.csv", "cannot be read"],
+    ),
+    "truncated parquet": (
+        lambda w: w.fit(f"--data.dataset={w.file('short.parquet', b'PAR1 and no more')}"),
+        MISTAKE,
+        ["short.parquet", "cannot be read"],
+    ),
+    "no such text column": (
+        lambda w: w.fit("--data.text_column=review"),
+        MISTAKE,
+        ["has no column 'review' (its columns: text, label)"],
+    ),
+    "no such label column": (
+        lambda w: w.fit("--data.label_column=stars"),
+        MISTAKE,
+        ["has no column 'stars' (its columns: text, label)"],
+    ),
+    "no such column in where": (lambda w: w.fit("--data.where={source: imdb}"), MISTAKE, ["has no column 'source'"]),
+    "where that no row has": (
+        lambda w: w.fit("--data.where={label: meh}"),
+        MISTAKE,
+        ["no row of the split 'train' has label = 'meh'"],
+    ),
+    "text column of numbers": (
+        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "n", range(200))), "--data.text_column=n"),
+        MISTAKE,
+        ["the column 'n' of the split 'train' holds no text but int"],
+    ),
+    "labels neither integer nor string": (
+        lambda w: w.fit(
+            w.reviews(lambda f: f.insert(0, "half", [i / 2 for i in range(200)])), "--data.label_column=half"
+        ),
+        MISTAKE,
+        ["the label column 'half' holds", "must be integers or strings"],
+    ),
+    "missing labels": (
+        lambda w: w.fit(w.reviews(lambda f: f.loc.__setitem__((3, "label"), None))),
+        MISTAKE,
+        ["the label column 'label' has no value in some rows"],
+    ),
+    "unlabelled rows of the Hub": (
+        lambda w: w.fit(_unlabelled(w)),
+        MISTAKE,
+        ["48 rows for training have a label that is no class", "-1"],
+    ),
+    "missing texts": (
+        lambda w: w.fit(w.reviews(_blank, ".parquet")),
+        MISTAKE,
+        ["no text in the column 'text' of 3 rows of the split 'train': " + _BLANK_ROWS],
+    ),
+    "one class": (
+        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "one", "pos")), "--data.label_column=one"),
+        MISTAKE,
+        ["all 48 training rows have the label 'pos'"],
+    ),
+    "unknown label in test": (
+        lambda w: w.fit(_unknown_label_in_test(w)),
+        MISTAKE,
+        ["24 rows for testing have a label that is no class", "'mixed'"],
+    ),
+    "no training split": (lambda w: w.fit(_without_train(w)), MISTAKE, ["has no split 'train' (its splits: test)"]),
+    "more training rows than there are": (
+        lambda w: w.fit("--data.train_size=500"),
+        MISTAKE,
+        ["data.train_size is 500, but only 192"],
+    ),
+    "more test rows than there are": (lambda w: w.fit("--data.test_size=500"), MISTAKE, ["data.test_size is 500"]),
+    "more validation rows than there are": (lambda w: w.fit("--data.val_size=500"), MISTAKE, ["data.val_size is 500"]),
+    "negative size": (
+        lambda w: w.fit("--data.train_size=-1"),
+        MISTAKE,
+        ["data.train_size is -1; it must be 1 or more"],
+    ),
+    "negative batch": (lambda w: w.fit("--data.batch_size=0"), MISTAKE, ["data.batch_size is 0; it must be 1 or more"]),
+    "negative workers": (lambda w: w.fit("--data.num_workers=-2"), MISTAKE, ["data.num_workers is -2"]),
+    "negative seed": (lambda w: w.fit("--data.subset_seed=-1"), MISTAKE, ["data.subset_seed is -1"]),
+    "longer than the model takes": (
+        lambda w: w.fit("--data.max_length=129"),
+        MISTAKE,
+        ["data.max_length is 129", "takes at most 128 tokens"],
+    ),
+    "too short": (lambda w: w.fit("--data.max_length=7"), MISTAKE, ["data.max_length is 7; it must be at least 8"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake_is_one_line(expect_one_line: Callable[..., None], name: str) -> None:
+    expect_one_line(*CASES[name])

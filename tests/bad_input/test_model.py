@@ -1,0 +1,68 @@
+"""Folders of weights that will not do, and options of the model."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.bad_input.world import MISTAKE, Cases
+
+CASES: Cases = {
+    "no such model on the Hub": (
+        lambda w: w.fit("--model.model_name_or_path=someone/no-such-bert"),
+        MISTAKE,
+        ["'someone/no-such-bert'", "configs/quickstart.yaml"],
+    ),
+    "no such model folder": (
+        lambda w: w.fit("--model.model_name_or_path=./nowhere"),
+        MISTAKE,
+        ["the model './nowhere'"],
+    ),
+    "model folder without a configuration": (
+        lambda w: w.fit(w.altered_model(lambda folder: (folder / "config.json").unlink())),
+        MISTAKE,
+        ["has no config.json"],
+    ),
+    "model folder with a broken configuration": (
+        lambda w: w.fit(w.altered_model(lambda folder: (folder / "config.json").write_text("{"))),
+        MISTAKE,
+        ["cannot be read from", "altered-model"],
+    ),
+    "model folder without weights": (
+        lambda w: w.fit(w.altered_model(lambda folder: (folder / "model.safetensors").unlink())),
+        MISTAKE,
+        ["weights cannot be read from", "altered-model"],
+    ),
+    "truncated weights": (
+        lambda w: w.fit(w.altered_model(lambda folder: os.truncate(folder / "model.safetensors", 5000))),
+        MISTAKE,
+        ["weights cannot be read from", "altered-model"],
+    ),
+    "model folder without a tokenizer": (
+        lambda w: w.fit(
+            w.altered_model(
+                lambda folder: [p.unlink() for p in folder.iterdir() if "token" in p.name or "vocab" in p.name]
+            )
+        ),
+        MISTAKE,
+        ["tokenizer cannot be read from", "altered-model"],
+    ),
+    "tokenizer of another model": (
+        lambda w: w.fit(
+            w.altered_model(
+                lambda folder: (folder / "config.json").write_text(
+                    (folder / "config.json").read_text().replace('"vocab_size": ', '"vocab_size": 1, "was": ')
+                )
+            )
+        ),
+        MISTAKE,
+        ["tokens, but the network knows 1"],
+    ),
+    "dropout over 1": (lambda w: w.fit("--model.hidden_dropout=1.5"), MISTAKE, ["model.hidden_dropout is 1.5"]),
+    "learning rate of 0": (lambda w: w.fit("--model.learning_rate=0"), MISTAKE, ["model.learning_rate is 0.0"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake_is_one_line(expect_one_line: Callable[..., None], name: str) -> None:
+    expect_one_line(*CASES[name])

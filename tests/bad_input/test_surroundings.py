@@ -1,0 +1,71 @@
+"""Folders that cannot be written, and full disks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.bad_input.world import MISTAKE, Cases, World
+
+CASES: Cases = {
+    "a root below a file": (
+        lambda w: w.fit(f"--trainer.default_root_dir={w.file('file') / 'below'}"),
+        MISTAKE,
+        ["file/below"],
+    ),
+    "a root that cannot be written": (
+        lambda w: w.fit("--trainer.default_root_dir=/proc/nowhere"),
+        MISTAKE,
+        ["/proc/nowhere"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake_is_one_line(expect_one_line: Callable[..., None], name: str) -> None:
+    expect_one_line(*CASES[name])
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+from src.__main__ import main
+
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limit", "options", "words"),
+    [
+        (3_000, [], ["no space left on the device", "to read"]),
+        (85_000, ["--data.train_size=180", "--data.max_length=128"], ["no space left on the device", "prepared"]),
+        (150_000, [], ["best.ckpt could not be written: no space left on the device"]),
+    ],
+    ids=["reading", "preparing", "saving"],
+)
+def test_no_space_left_is_said(world: World, limit: int, options: list[str], words: list[str]) -> None:
+    """By a limit on the size of files, which the system reports as it does a full disk."""
+    environment = os.environ | {"HF_HOME": str(world.here / "cache")}
+    ended = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(limit), *world.fit(*options)],
+        cwd=world.here,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("error: ")
+    for word in words:
+        assert word in ended.stderr
+    left = [path for path in world.here.rglob("*") if path.suffix in (".tmp", ".ckpt")]
+    assert not left, "something half-written"
