@@ -201,8 +201,8 @@ class Prediction:
 
 
 def _tell_renamed(columns: list[str], writer: PredictionWriter) -> None:
-    for column in columns:
-        if (name := writer.renamed(column)) != column:
+    for column, name in writer.renamed(columns).items():
+        if name != column:
             print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
 
 

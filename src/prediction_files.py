@@ -10,7 +10,6 @@ a prediction that was never killed.
 import csv
 import errno
 import hashlib
-import io
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal, cast
 
 from src.errors import UserError
@@ -140,13 +140,17 @@ class PredictionWriter:
         self.format = output_format
         self.labels = list(labels)
         self.added = ["label", "score", *(f"probability_{label}" for label in labels)]
-        self.columns = [self.renamed(column) for column in input_columns] + self.added
+        self.columns = [*self.renamed(input_columns).values(), *self.added]
 
-    def renamed(self, column: str) -> str:
-        """The name that a column of the input has in the output."""
-        while column in self.added:
-            column = f"input_{column}"
-        return column
+    def renamed(self, columns: Iterable[str]) -> dict[str, str]:
+        """The names that the columns of the input have in the output, in their order."""
+        names = {column: column for column in columns}
+        taken = {*self.added, *names}
+        for column in names.keys() & set(self.added):
+            while names[column] in taken:
+                names[column] = f"input_{names[column]}"
+            taken.add(names[column])
+        return names
 
     def header(self) -> None:
         """Writes the names of the columns, where the format has them."""
@@ -164,7 +168,7 @@ class PredictionWriter:
         self.stream.flush()
 
     def _record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
-        kept = {self.renamed(column): value for column, value in row.fields.items()}
+        kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)
         # seven digits are what float32 holds
@@ -173,9 +177,11 @@ class PredictionWriter:
         return kept | dict(zip(self.added, [self.labels[best], rounded[best], *rounded], strict=True))
 
     def _write_csv(self, rows: Iterable[Iterable[Any]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self.stream.write(text.getvalue().encode())
+        lines: list[str] = []
+        # Python before 3.11.9 quotes a field with a lone \r only where that is in the line terminator (cpython #67044):
+        # so lines get \r\n, which is cut off again
+        csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
+        self.stream.write("".join(line[:-2] + "\n" for line in lines).encode())
 
 
 @contextmanager

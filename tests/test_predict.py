@@ -110,6 +110,31 @@ def test_a_column_with_a_name_of_ours_is_kept_under_another(
     assert "'input_label'" in err
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_no_column_of_the_input_is_lost_whatever_its_name(
+    suffix: str, reviews: pd.DataFrame, tiny_checkpoint: Path, run_cli: Run
+) -> None:
+    """As of labelled reviews that were labelled once before."""
+    kept = {"input_label": "before", "label": "pos!", "input_input_label": "and before that"}
+    write_reviews(Path(f"in{suffix}"), reviews.assign(**kept))
+    arguments = ("--ckpt_path", str(tiny_checkpoint), f"--input=in{suffix}", f"--output=out{suffix}")
+    assert run_cli("predict", *arguments)[0] == 0
+    out = pd.read_csv("out.csv") if suffix == ".csv" else pd.read_json("out.jsonl", lines=True)
+    assert (out["input_label"] == "before").all()
+    assert (out["input_input_label"] == "and before that").all()
+    assert (out["input_input_input_label"] == "pos!").all()
+    assert set(out["label"]) <= {"neg", "pos"}
+
+
+def test_a_text_with_any_line_ends_stays_one_row_of_a_csv(tiny_checkpoint: Path, run_cli: Run) -> None:
+    texts = ["great\rawful", "great\nawful", "great\r\nawful", "great"]
+    Path("in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    arguments = ("--ckpt_path", str(tiny_checkpoint), "--input=in.jsonl", "--output=out.csv")
+    assert run_cli("predict", *arguments)[0] == 0
+    with Path("out.csv").open(newline="") as stream:
+        assert [row["text"] for row in csv.DictReader(stream)] == texts
+
+
 def test_another_text_column(tiny_checkpoint: Path, run_cli: Run) -> None:
     Path("in.csv").write_text("review,text\ngreat,1\nawful,2\n")
     base = ("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.csv", "--output=o.csv")
