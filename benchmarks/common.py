@@ -93,10 +93,10 @@ def ours(*arguments: str) -> list[str]:
 
 
 class Progress:
-    """Prints what is done and the time left, from rough costs that are scaled by how long the first ones took.
+    """Prints what is done and, once the first step is, the time left: its cost by how long the others took.
 
     Args:
-        costs: the expected seconds of each step that is not done yet.
+        costs: of each step that is not done yet, as it is to the others.
     """
 
     def __init__(self, costs: Iterable[float]) -> None:
@@ -107,9 +107,10 @@ class Progress:
 
     def start(self, what: str) -> None:
         done = self._n - len(self._costs)
-        factor = self._spent / self._expected if self._expected else 1.0
-        left = timedelta(seconds=round(self._left * factor))
-        print(f"[{done + 1}/{self._n}] {what} (about {left} left)", flush=True)
+        left = ""
+        if self._expected:
+            left = f" (about {timedelta(seconds=round(self._left * self._spent / self._expected))} left)"
+        print(f"[{done + 1}/{self._n}] {what}{left}", flush=True)
         self._started = time.monotonic()
 
     def end(self, what: str) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Progress, provenance, write_section
+from benchmarks.common import RESULTS, ROOT, WORK, Progress, provenance, write_section
 from benchmarks.finetune import (
     Outcome,
     Trained,
@@ -194,12 +194,15 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
     parser.add_argument("--table_only", action="store_true", help="run nothing: show what there is")
     parser.add_argument("--untimed", action="store_true", help="leave the time out: other programs run beside this one")
-    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "runs.csv")
+    parser.add_argument("--csv", type=Path, help="default: benchmarks/runs.csv; with --config, below build/")
     parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
     parser.add_argument("--title", help="of the section (default: the list's)")
     parser.add_argument("--section", metavar="NAME", help="of docs/results.md to write (default: the list's)")
     parser.add_argument("--no_page", action="store_true", help="print the table, leave docs/results.md alone")
     given = parser.parse_args(args)
+    given.csv = given.csv or (WORK / "runs.csv" if given.config else ROOT / "benchmarks" / "runs.csv")
+    if missing := [str(path) for path in given.config or [] if not path.is_file()]:
+        parser.error(f"no such config: {', '.join(missing)}")
     if given.config and given.recipes:
         parser.error("--recipes are those of a list; --config takes a config as it is")
     if not given.config:

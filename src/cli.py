@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src import runs
+from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.hyperparameters import Hyperparameters
 from src.callbacks.last_checkpoint import LastCheckpoint
@@ -108,7 +110,7 @@ class ReviewCLI(LightningCLI):
         if self.command.name == "test" and not is_overridden("test_step", self.model):
             raise UserError(f"{type(self.model).__name__} has no rows to test on: `validate` evaluates it")
         if self.command.name == "fit":
-            self.model.check_schedule(self.trainer.max_epochs, self.trainer.max_steps)
+            self.model.check_schedule(self.trainer)
         self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
@@ -118,12 +120,17 @@ class ReviewCLI(LightningCLI):
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None}
-        config["plugins"] = [*_as_list(config.get("plugins")), DurableCheckpointIO()]
+        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+            if config.get(name) == 0:
+                raise UserError(f"trainer.{name} is 0; it must be above 0")
+        plugins = _as_list(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, DurableCheckpointIO()]
         config["use_distributed_sampler"] = False  # src.data.batches deals the rows
         if config.get("logger") in (None, True):
             config["logger"] = self._loggers(fit, checkpoint)
         callbacks: list[Any] = _as_list(config.get("callbacks"))
-        if config.get("enable_progress_bar") is not False:
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress())
             config["enable_progress_bar"] = sys.stdout.isatty()
         if fit:
@@ -157,9 +164,15 @@ class ReviewCLI(LightningCLI):
 
     def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
         """Those that log come before those that save, and the best checkpoint before the last, which records it."""
-        watching = [*(c for c in configured if not isinstance(c, Checkpoint)), *self._reports(configured)]
-        best = [c for c in configured if isinstance(c, ModelCheckpoint)] or [self._best_checkpoint()]
-        last = next((c for c in configured if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
+        saving = [c for c in configured if isinstance(c, Checkpoint)]
+        watching = [*(c for c in configured if c not in saving), *self._reports(configured)]
+        # another ModelCheckpoint keeps what it is told to beside ours, or in place of it if that is its file
+        own = [c for c in saving if isinstance(c, ModelCheckpoint)]
+        for checkpoint in own:
+            checkpoint.dirpath = checkpoint.dirpath or str(self.run / runs.BEST.parent)
+        best = next((c for c in own if c.filename == runs.BEST.stem), None)
+        self.best = best or BestCheckpoint(self.run, self.model.monitor, self.model.monitor_mode)
+        last = next((c for c in saving if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
         last.run = self.run
         throughput = Throughput()
         return [
@@ -167,8 +180,9 @@ class ReviewCLI(LightningCLI):
             Summary(self.run),
             throughput,
             StepLog(throughput),
-            Hyperparameters(best[0]),
-            *best,
+            Hyperparameters(self.best),
+            *(c for c in saving if c not in (self.best, last)),
+            self.best,
             last,
             GracefulStop(last),
         ]
@@ -176,16 +190,6 @@ class ReviewCLI(LightningCLI):
     def _reports(self, configured: list[Any]) -> list[Any]:
         wanted = isinstance(self.model, BertClassifier) and not any(isinstance(c, Report) for c in configured)
         return [Report()] if wanted else []
-
-    def _best_checkpoint(self) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            dirpath=self.run / "checkpoints",
-            filename="best",
-            monitor=self.model.monitor,
-            mode=self.model.monitor_mode,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
 
     # ---- subcommands -----------------------------------------------------------------------------------------------
 
@@ -197,11 +201,11 @@ class ReviewCLI(LightningCLI):
         if not self.trainer.global_step:  # type: ignore[attr-defined]
             print("No step was taken: nothing is trained.")
             return
-        best = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-        if best is not None and best.best_model_score is not None:
-            print(f"Best {self.model.monitor_name}: {float(best.best_model_score):.4f}")
-            print(f"Best checkpoint: {_shown(best.best_model_path)}")
-            places = {"best": _shown(best.best_model_path), "held_out": finetuning_config(self.datamodule.hparams)}
+        if self.best.best_model_score is not None:
+            monitored = self.model.monitor_name if self.best.monitor == self.model.monitor else self.best.monitor
+            print(f"Best {monitored}: {float(self.best.best_model_score):.4f}")
+            print(f"Best checkpoint: {_shown(self.best.best_model_path)}")
+            places = {"best": _shown(self.best.best_model_path), "held_out": finetuning_config(self.datamodule.hparams)}
             for purpose, command in self.model.next_commands:
                 print(f"{purpose:<16} {command.format(**places)}")
         else:
@@ -223,8 +227,9 @@ class ReviewCLI(LightningCLI):
         self._say_where_the_curves_are()
 
     def _say_where_the_curves_are(self) -> None:
-        if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):  # type: ignore[attr-defined]
-            print(f"See the curves:  tensorboard --logdir {_shown(str(self.run.parent))}")
+        for logger in self.trainer.loggers:  # type: ignore[attr-defined]
+            if isinstance(logger, TensorBoardLogger):
+                print(f"See the curves:  tensorboard --logdir {_shown(logger.root_dir)}")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -251,9 +256,11 @@ def _run(args: list[str]) -> int:
     if command.finished:
         print(
             f"{_shown(str(command.checkpoint))}: this run is finished; raise what ended it to train it further: "
-            "--trainer.max_epochs, or --trainer.max_steps where that was set"
+            "--trainer.max_epochs, or --trainer.max_steps or --trainer.max_time where that was set"
         )
         return 0
+    if command.checkpoint and not os.environ.get("LOCAL_RANK"):
+        print(f"Checkpoint: {_shown(str(command.checkpoint))}")
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:

@@ -63,17 +63,20 @@ def read_command(args: list[str]) -> Command:
         return Command(name, [name, *_flags("--config", configs), *rest])
     root = Path(roots[-1] if roots else _root_of(configs))
     checkpoint, finished = None, False
-    if checkpoints and checkpoints[-1] != "null":
-        if name == "fit" and checkpoints[-1] == "last":
+    meant = checkpoints[-1] if checkpoints else _checkpoint_of(configs)
+    if meant not in (None, "null"):
+        if name == "fit" and meant == "last":
             checkpoint, finished = runs.find_interrupted(root)
             finished = finished and not _trains_longer(rest, configs, checkpoint)
         else:
-            checkpoint = runs.find_checkpoint(checkpoints[-1], root)
+            checkpoint = runs.find_checkpoint(meant, root)
         rest += ["--ckpt_path", str(checkpoint)]
         if not configs:
             configs = [_run_config(checkpoint)]
     elif name != "fit":
         raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
+    else:
+        rest += ["--ckpt_path", "null"]  # over what a config says
     return Command(name, [name, *_flags("--config", configs), *rest], checkpoint, finished)
 
 
@@ -123,6 +126,12 @@ def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str
 
 def _flags(name: str, values: list[str]) -> list[str]:
     return [part for value in values for part in (name, value)]
+
+
+def _checkpoint_of(configs: list[str]) -> str | None:
+    """What the configs say of ckpt_path, the last of them that does."""
+    said = [str(content["ckpt_path"]) for content in map(_content, configs) if content.get("ckpt_path")]
+    return said[-1] if said else None
 
 
 def _root_of(configs: list[str]) -> str:

@@ -8,6 +8,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.errors import UsageError, UserError, one_line
 
+# Lightning raises these as plain ValueErrors and RuntimeErrors
+_LIGHTNING_REFUSES = re.compile(r"^`val_check_interval` \(|^Early stopping conditioned on metric")
+_UNION = r"Does not validate against any of the Union subtypes .*? Errors: - "
 _PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
 
 
@@ -17,9 +20,13 @@ def as_user_error(error: Exception) -> Exception:
         return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
     text = one_line(error)
     if isinstance(error, ArgumentError):
-        return UsageError(refusal(error))
-    if isinstance(error, MisconfigurationException):
+        return UsageError(refusal(error) + _SEE_HELP)
+    if isinstance(error, ValueError) and re.match(_UNION, text):  # what a class of the configuration refuses
+        return UserError(refusal(error))
+    if isinstance(error, MisconfigurationException) or _LIGHTNING_REFUSES.search(text):
         return UserError(text)
+    if "is not in bounds, numpy accepts" in text:
+        return UserError(f"seed_everything: {text}")
     if isinstance(error, OSError) and error.errno is not None:
         return UserError(f"{error.strerror}: {error.filename}" if error.filename else text)
     if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(text):
@@ -48,6 +55,9 @@ def refusal(error: object) -> str:
         if match := re.search(pattern, text):
             text = match.expand(short)
             break
+    text = re.sub(r'"([\w.]+)": ' + _UNION, r"\1: ", text)
+    text = re.sub(_UNION, "", text)
     # what follows tells of the other type that was tried, None, and of the parser's own classes
-    text = re.split(r" - Expected a NoneType| Given value type", text)[0]
-    return text[:400] + _SEE_HELP
+    text = re.split(r" - Expected an? | - Not a valid subclass| Given value type", text)[0]
+    text = text.replace("Expected a int", "Expected an int")
+    return text[:400]

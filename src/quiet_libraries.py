@@ -6,12 +6,16 @@ import warnings
 
 import transformers
 
+# what these say is what they were configured for
+_ASKED_FOR = ("tuner.lr_finder", "profilers.profiler", "callbacks.early_stopping")
+
 
 def hush_libraries() -> None:
     """Silences messages that ask for nothing a user could do; the run's own lines say what it does."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.tuner.lr_finder").setLevel(logging.INFO)  # what it found
+    for name in _ASKED_FOR:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     transformers.utils.logging.disable_progress_bar()
     for message in (
         r".*does not have many workers.*",  # reading prepared rows is quicker than a process for it

@@ -85,6 +85,37 @@ def test_a_directory_that_another_run_has_taken_meanwhile_is_left_to_it(
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
+def test_without_an_interval_the_log_has_a_row_an_epoch(run_cli: Run, tiny_options: list[str]) -> None:
+    status, _, err = run_cli("fit", *tiny_options, "--trainer.log_every_n_steps=0", "--trainer.max_epochs=2")
+    assert status == 0, err
+    log = pd.read_csv("lightning_logs/version_0/metrics.csv")
+    assert list(log.dropna(subset="train/loss").step) == [5, 11]
+
+
+def test_overfit_batches_are_the_same_in_every_epoch(run_cli: Run, tiny_options: list[str]) -> None:
+    options = ["--trainer.overfit_batches=1", "--trainer.max_epochs=3", "--model.hidden_dropout=0"]
+    options += ["--model.attention_dropout=0", "--model.learning_rate=1e-12", "--trainer.log_every_n_steps=1"]
+    status, _, err = run_cli("fit", *tiny_options, *options)
+    assert status == 0, err
+    losses = pd.read_csv("lightning_logs/version_0/metrics.csv")["train/loss"].dropna()
+    assert len(losses) == 3
+    assert losses.max() - losses.min() < 1e-6
+
+
+def test_another_progress_bar_takes_the_place_of_ours(run_cli: Run, tiny_options: list[str]) -> None:
+    bar = "--trainer.callbacks+=lightning.pytorch.callbacks.TQDMProgressBar"
+    status, out, err = run_cli("fit", *tiny_options, bar, "--trainer.max_epochs=1")
+    assert status == 0, err
+    assert "Epoch 0: 100%" in out
+
+
+def test_a_profiler_says_what_it_found(tiny_options: list[str], tmp_path: Path) -> None:
+    options = ["--trainer.profiler=simple", "--trainer.max_epochs=1"]
+    status, output = run(["fit", *tiny_options, *options], tmp_path / "log")
+    assert status == 0, output
+    assert "Profiler Report" in output
+
+
 def test_values_are_clipped_in_mixed_precision(run_cli: Run, tiny_options: list[str]) -> None:
     """AdamW is fused, which Lightning's own clipping of values refuses there."""
     options = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_algorithm=value"]

@@ -150,6 +150,24 @@ def test_signalled_and_resumed_is_bit_identical(
     assert "finished" in output
 
 
+@pytest.mark.slow
+def test_no_checkpoint_is_made_within_an_accumulation(tiny_options: list[str], tmp_path: Path) -> None:
+    """Validation comes after three batches of a step's two: what it would save has half a step's gradients missing."""
+    options = ["fit", *tiny_options, "--data.train_size=44", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
+    options += ["--trainer.val_check_interval=3", "--trainer.accumulate_grad_batches=2"]
+    kill = ["--trainer.callbacks+=tests.killing.KillAt", "--trainer.callbacks.hook=on_train_batch_start"]
+    outcomes = []
+    for name, first in (("whole", []), ("killed", [*kill, "--trainer.callbacks.count=11"])):
+        root = f"--trainer.default_root_dir={tmp_path / name}"
+        status, output = run([*options, root, *first], tmp_path / "log")
+        assert status == (-signal.SIGKILL if first else 0), output
+        if first:
+            status, output = run([*options, root, "--ckpt_path=last"], tmp_path / "log")
+            assert status == 0, output
+        outcomes.append(_outcome(tmp_path / name / "lightning_logs" / "version_0"))
+    _assert_same(*outcomes)
+
+
 @pytest.fixture
 def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]) -> list[str]:
     """The options of a run that was stopped in mid-epoch; it lies in this folder."""
@@ -224,6 +242,33 @@ def test_a_finished_run_goes_on_where_a_config_says_for_longer(
     assert status == 0, err
     checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 12
+
+
+def test_the_config_of_a_resumed_run_begins_anew(
+    tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    options = [*tiny_options, "--model.schedule=constant"]
+    assert run_cli("fit", *options, "--trainer.max_epochs=1")[0] == 0
+    assert run_cli("fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")[0] == 0
+    status, out, err = run_cli("fit", "--config=lightning_logs/version_0/config.yaml")
+    assert status == 0, err
+    assert "Best checkpoint: lightning_logs/version_1/checkpoints/best.ckpt" in out
+    again, before = (torch.load(f"lightning_logs/version_{n}/checkpoints/last.ckpt", weights_only=True) for n in (1, 0))
+    _assert_same(again["state_dict"], before["state_dict"])
+
+
+def test_a_config_may_say_what_to_go_on_from(
+    tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    Path("resume.yaml").write_text("ckpt_path: last")
+    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
+    status, _, err = run_cli("fit", "--config=resume.yaml", *tiny_options, "--trainer.max_epochs=2")
+    assert status == 0, err
+    assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
+    # what is typed wins
+    options = ["--config=resume.yaml", *tiny_options, "--trainer.max_epochs=3", "--ckpt_path=null"]
+    assert run_cli("fit", *options)[0] == 0
+    assert torch.load("lightning_logs/version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 18
 
 
 def test_rows_of_the_log_survive_a_kill_while_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

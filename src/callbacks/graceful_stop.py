@@ -53,7 +53,9 @@ class GracefulStop(Checkpoint):
             self._stop(trainer, signum)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.state.fn == "fit" and (signum := self._signal_on_any_rank(trainer)):
+        if trainer.state.fn != "fit" or trainer.fit_loop._should_accumulate():
+            return
+        if signum := self._signal_on_any_rank(trainer):
             self._stop(trainer, signum)
 
     def _stop(self, trainer: lightning.Trainer, signum: int) -> None:

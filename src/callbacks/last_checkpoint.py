@@ -37,7 +37,10 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path(trainer))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """Saves at every n-th optimizer step, but not between the batches that one step accumulates."""
+        """Saves at every n-th optimizer step, but not between the batches that one step accumulates.
+
+        A checkpoint has no gradients: a run that went on from there would have lost half a step.
+        """
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate() or not self.every_n_train_steps or loop.batch_progress.is_last_batch:
             return
@@ -45,7 +48,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fit_loop._should_accumulate():
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -38,5 +38,8 @@ class RunConfig(SaveConfigCallback):
             except FileExistsError:
                 raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
         unfinished = path.with_name(f".{CONFIG}.tmp")
-        self.parser.save(self.config, str(unfinished), skip_none=False, overwrite=True, multifile=False)
+        # without the checkpoint that it went on from: whoever takes the file as a config begins anew
+        config = self.config.clone()
+        config["ckpt_path"] = None
+        self.parser.save(config, str(unfinished), skip_none=False, overwrite=True, multifile=False)
         os.replace(unfinished, path)

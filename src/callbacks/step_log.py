@@ -22,14 +22,14 @@ class StepLog(lightning.Callback):
         self.throughput = throughput
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
-        """Logs at every `log_every_n_steps`-th optimizer step and at the last of an epoch."""
+        """Logs at every `log_every_n_steps`-th optimizer step (0: at none) and at the last of an epoch."""
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate():
             return
         row: dict[str, float] = {}
         last = loop.batch_progress.is_last_batch
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.global_step % every == 0 or last:
+        if last or (every and trainer.global_step % every == 0):
             row |= pl_module.step_metrics() | self.throughput.metrics(trainer) | {"epoch": trainer.current_epoch}
         if last:
             row |= {f"{name}_epoch": value for name, value in pl_module.epoch_metrics().items()}

@@ -22,7 +22,9 @@ def label_names(column: datasets.Dataset, name: str) -> list[str]:
     feature = column.features[name]
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
-    refused = UserError(f"the label column {name!r} holds {feature}, but labels must be integers or strings")
+    refused = UserError(
+        f"the label column {name!r} holds {feature}, but labels must be integers (1, not 1.0) or strings"
+    )
     if not isinstance(feature, datasets.Value):
         raise refused
     distinct = column.unique(name)

@@ -88,7 +88,9 @@ class PreparedDataModule(lightning.LightningDataModule):
 
         def position() -> tuple[int, int]:
             loop: Any = trainer.fit_loop
-            return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
+            # overfit_batches means the same batches in each epoch
+            epoch = 0 if trainer.overfit_batches else loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+            return epoch, loop.epoch_loop.batch_progress.current.ready
 
         return TrainLoader(batch_sampler=sampler, position=position, **self._loader_options("train"))
 

@@ -138,9 +138,9 @@ def select_rows(
     where = where or {}
     for column in (*columns, *where):
         if column not in split.column_names:
-            raise UserError(
-                f"the data set {dataset!r} has no column {column!r} (its columns: {', '.join(split.column_names)})"
-            )
+            there = ", ".join(split.column_names)
+            asked = "; data.where asks for it, and null drops that" if column in where else ""
+            raise UserError(f"the data set {dataset!r} has no column {column!r} (its columns: {there}){asked}")
     kept = np.ones(len(split), dtype=bool)
     for column, value in where.items():
         kept &= np.asarray(split[column][:], dtype=object) == value

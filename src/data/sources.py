@@ -1,5 +1,6 @@
 """Where reviews come from: the Hub, a folder, a file, or a file inside an installed package."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,9 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
         try:
             commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
             assert commit is not None
-            known.parent.mkdir(parents=True, exist_ok=True)
-            known.write_text(commit)
+            with contextlib.suppress(OSError):  # a cache that is read-only; then it is asked for again next time
+                known.parent.mkdir(parents=True, exist_ok=True)
+                known.write_text(commit)
             return commit
         except RevisionNotFoundError as error:
             raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error

@@ -1,5 +1,6 @@
 """BERT with a classification head, trained and measured by Lightning."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from src.data.labels import MASKED_LABEL
 from src.errors import UserError
-from src.models.archive import archive_tokenizer
+from src.models.archive import archive_in, archive_tokenizer, network_in
 from src.models.last_layer import compute_last_layer_at_cls_only
 from src.models.mean_pooling import Pooling
 from src.models.metrics import classification_metrics
@@ -72,7 +73,7 @@ class BertClassifier(TransformerModule):
 
     def configure_model(self) -> None:
         """Builds the network, once the data are prepared and the number of labels is known."""
-        if self.model is not None:
+        if self.model is not None or self._trainer is None:  # without one: load_from_checkpoint
             return
         names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
         self._texts_read = torch.from_numpy(self.origin.texts_read().view(np.int64))  # now: the folder may go away
@@ -163,6 +164,14 @@ class BertClassifier(TransformerModule):
             "texts": self._texts_read,
         }
         super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without a Trainer, as `load_from_checkpoint` calls it: makes the network that the checkpoint is of."""
+        if self._trainer is not None:
+            super().on_load_checkpoint(checkpoint)
+        elif self.model is None:
+            place = Path("this file")
+            self.model = network_in(checkpoint, archive_in(checkpoint, place), place)
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError where the optimizer's options differ, or what the head read as the run began."""

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -12,8 +13,22 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassMatthewsCorrCoef,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import MASKED_LABEL
+
+
+class PresentAUROC(MulticlassAUROC):
+    """The mean over the classes that some rows have, and some have not; 0 where there is none.
+
+    The macro average of torchmetrics takes an absent class for one that is always told wrong (torchmetrics #583).
+    """
+
+    def compute(self) -> torch.Tensor:  # type: ignore[override]
+        of_each: torch.Tensor = super().compute()
+        counts = torch.bincount(dim_zero_cat(self.target), minlength=len(of_each))
+        known = of_each[(counts > 0) & (counts < counts.sum())]
+        return known.mean() if len(known) else of_each.new_zeros(())
 
 
 def classification_metrics(num_labels: int) -> MetricCollection:
@@ -30,7 +45,7 @@ def classification_metrics(num_labels: int) -> MetricCollection:
         {
             "accuracy": MulticlassAccuracy(average="micro", **kind),
             "f1": MulticlassF1Score(average="macro", **kind),
-            "auroc": MulticlassAUROC(average="macro", **kind),
+            "auroc": PresentAUROC(average="none", **kind),
             "mcc": MulticlassMatthewsCorrCoef(**kind),
             "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **kind),
             "confusion_matrix": MulticlassConfusionMatrix(**kind),

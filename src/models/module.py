@@ -6,7 +6,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
+from torchmetrics import Metric
 from transformers import PreTrainedModel
 
 from src.data.module import differences
@@ -61,9 +63,14 @@ class TransformerModule(lightning.LightningModule):
         if not 0 <= self.hparams["weight_decay"] < math.inf:
             raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
 
-    def check_schedule(self, max_epochs: int | None, max_steps: int) -> None:
-        """Raises UserError where the schedule needs the number of steps and only time limits the run."""
-        unlimited = max_epochs in (None, -1) and max_steps == -1
+    def check_schedule(self, trainer: Any) -> None:
+        """Raises UserError where the schedule needs the number of steps, and that is not to be known."""
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
+            raise UserError(
+                "GradientAccumulationScheduler changes the number of steps, which the learning rate follows: take "
+                "trainer.accumulate_grad_batches"
+            )
+        unlimited = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
         if unlimited and (self.hparams["schedule"] != "constant" or self.hparams["warmup_ratio"]):
             raise UserError(
                 f"model.schedule={self.hparams['schedule']} with model.warmup_ratio={self.hparams['warmup_ratio']} "
@@ -152,6 +159,23 @@ class TransformerModule(lightning.LightningModule):
     def described(self, means: dict[str, float]) -> dict[str, float]:
         """What is logged of these means; a subclass may add what follows from them."""
         return means
+
+    # ---- precision ----
+
+    def on_fit_start(self) -> None:
+        self._keep_metrics_exact()
+
+    def on_validation_start(self) -> None:
+        self._keep_metrics_exact()
+
+    def on_test_start(self) -> None:
+        self._keep_metrics_exact()
+
+    def _keep_metrics_exact(self) -> None:
+        """Undoes what the precisions "bf16-true" and "16-true" do to sums, which soon grow no more in so few bits."""
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.set_dtype(torch.float32)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

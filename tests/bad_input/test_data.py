@@ -88,7 +88,11 @@ CASES: Cases = {
         MISTAKE,
         ["has no column 'stars' (its columns: text, label)"],
     ),
-    "no such column in where": (lambda w: w.fit("--data.where={source: imdb}"), MISTAKE, ["has no column 'source'"]),
+    "no such column in where": (
+        lambda w: w.fit("--data.where={source: imdb}"),
+        MISTAKE,
+        ["has no column 'source'", "data.where"],
+    ),
     "where that no row has": (
         lambda w: w.fit("--data.where={label: meh}"),
         MISTAKE,
@@ -104,7 +108,7 @@ CASES: Cases = {
             w.reviews(lambda f: f.insert(0, "half", [i / 2 for i in range(200)])), "--data.label_column=half"
         ),
         MISTAKE,
-        ["the label column 'half' holds", "must be integers or strings"],
+        ["the label column 'half' holds", "must be integers (1, not 1.0) or strings"],
     ),
     "missing labels": (
         lambda w: w.fit(w.reviews(lambda f: f.loc.__setitem__((3, "label"), None))),

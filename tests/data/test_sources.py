@@ -93,6 +93,11 @@ def test_revision_is_resolved_to_a_commit_and_read_at_it(tmp_path: Path, monkeyp
         source.read()
         assert read[-1] == ("someone/reviews", commit)
 
+    # a cache that cannot be written, which a file in place of its folder is, only has it asked for again
+    unwritable = tmp_path / "file"
+    unwritable.touch()
+    assert find_source("someone/reviews", None, unwritable).revision == COMMIT
+
     # a branch that moved is other data
     branches[None] = "f" * 40
     assert find_source("someone/reviews", None, tmp_path).revision == "f" * 40

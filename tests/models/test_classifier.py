@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from src.errors import UserError
+from src.inference import load
 from src.models.archive import READ_TEXTS
 from src.models.classifier import BertClassifier
 from src.models.origin import ClassifierOrigin
@@ -250,3 +251,28 @@ def test_compiled_it_computes_the_same(run_cli: Run, tiny_options: list[str]) ->
         torch.testing.assert_close(compiled[name], weight, atol=2e-4, rtol=0, msg=name)
     status, _, err = run_cli("export", "--ckpt_path=best", "--output=model")
     assert status == 0, err
+
+
+def test_lightnings_own_loading_gives_the_classifier(tiny_checkpoint: Path) -> None:
+    module = BertClassifier.load_from_checkpoint(tiny_checkpoint)
+    texts = ["great film", "an awful, awful plot"]
+    loaded = load(tiny_checkpoint)
+    batch = loaded.encoder.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = module.eval()(batch["input_ids"], batch["attention_mask"])
+    np.testing.assert_allclose(logits, loaded.logits(texts), atol=1e-6)
+
+
+def test_sums_stay_exact_in_half_precision(run_cli: Run, tiny_options: list[str]) -> None:
+    """In bfloat16 a sum over rows does not grow beyond 256."""
+    sizes = ["--data.train_size=8", "--data.val_size=4000", "--data.test_size=0", "--data.max_length=8"]
+    frame = synthetic_reviews(4100)
+    frame.to_csv("many.csv", index=False)
+    options = [*tiny_options, *sizes, "--data.dataset=many.csv", "--trainer.max_epochs=1", "--data.eval_batch_size=16"]
+    assert run_cli("fit", *options)[0] == 0
+    losses = []
+    for precision in ("32-true", "bf16-true"):
+        status, _, err = run_cli("validate", "--ckpt_path=best", f"--trainer.precision={precision}")
+        assert status == 0, err
+        losses.append(json.loads(Path("lightning_logs/version_0/validate.json").read_text())["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -53,6 +53,19 @@ def test_metrics_are_those_of_scikit_learn(n_labels: int, batch_size: int) -> No
     assert results["confusion_matrix"].tolist() == sklearn_metrics.confusion_matrix(labels, predicted).tolist()
 
 
+def test_a_class_without_rows_does_not_count() -> None:
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 3, 100)
+    probabilities = torch.tensor(rng.normal(size=(100, 4)) + np.eye(4)[labels]).float().softmax(dim=1)
+    ours = classification_metrics(4)
+    ours.update(probabilities, torch.tensor(labels))
+    of_each = [sklearn_metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in range(3)]
+    assert float(ours.compute()["auroc"]) == pytest.approx(np.mean(of_each), abs=1e-6)
+    alone = classification_metrics(2)
+    alone.update(torch.tensor([[0.9, 0.1]]), torch.tensor([0]))
+    assert float(alone.compute()["auroc"]) == 0.0
+
+
 @pytest.mark.parametrize(
     ("correct", "n", "low", "high"),
     [
