@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,11 +213,16 @@ class ReviewFile:
         return Row(number, fields, text)
 
     def _check_columns(self, columns: list[str]) -> None:
-        if self.text_column not in columns:
-            raise UserError(
-                f"{self.name} has no column {self.text_column!r}, but {', '.join(map(repr, columns))[:200]}: "
-                "name the one with the reviews by --text_column"
-            )
+        if self.text_column in columns:
+            return
+        advice = "name the one with the reviews by --text_column"
+        header = "".join(columns)
+        if re.search("[\ud800-\udfff]", header):  # what `_open` makes of other bytes
+            advice = "it is not UTF-8: iconv makes that of it"
+        elif len(columns) == 1 and (separator := re.search(r"[;|\t]", header)):
+            advice = f"it seems to be separated by {separator[0]!r}, but a csv has commas, a tsv tabs"
+        found = ", ".join(map(repr, columns))[:200]
+        raise UserError(f"{self.name} has no column {self.text_column!r}, but {found}: {advice}")
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
