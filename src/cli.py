@@ -41,7 +41,7 @@ from src.models.classifier import BertClassifier
 from src.models.module import TransformerModule
 from src.models.pretrainer import BertPretrainer  # noqa: F401
 from src.quiet_libraries import hush_libraries
-from src.signals import interrupted_by_signals
+from src.signals import end_by_signals_at_once, interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the tutorial's, which are the Hugging Face Trainer's
@@ -112,6 +112,8 @@ class ReviewCLI(LightningCLI):
         if self.command.name == "fit":
             self.model.check_schedule(self.trainer)
         self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
+        if self.trainer.num_nodes > 1:
+            end_by_signals_at_once()
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A Trainer with this project's loggers and callbacks beside those that the user configured."""

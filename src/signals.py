@@ -8,6 +8,15 @@ from types import FrameType
 from src.errors import Interrupted
 
 
+def end_by_signals_at_once() -> None:
+    """Lets SIGINT and SIGTERM end the process as they do by default.
+
+    For a run over several nodes, which first waits for the others: in C++, where no handler of Python is called.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
     """Raises Interrupted where a signal comes within the block; puts the old handlers back after it."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from tests import evaluation_ranks
-from tests.processes import call, free_port, ranks, run, wait
+from tests.processes import call, free_port, ranks, run, start, wait
 
 pytestmark = pytest.mark.slow
 
@@ -158,3 +159,26 @@ def test_two_machines_with_torchrun(tiny_options: list[str], tmp_path: Path) -> 
     assert status == 0, output
     assert json.loads((tmp_path / "lightning_logs/version_0/validate.json").read_text())["n"] == 24
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_waiting_for_a_node_that_does_not_come_can_be_ended(
+    tiny_options: list[str], tmp_path: Path, signum: signal.Signals
+) -> None:
+    port = free_port()
+    env = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    options = [*_STRATEGY[:-1], "--trainer.num_nodes=2", "--trainer.devices=1"]
+    waiting = start(["fit", *tiny_options, *options], tmp_path / "log", env)
+    deadline = time.monotonic() + 60
+    while True:  # until the store listens, for which the first rank waits for the second
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert waiting.is_alive(), (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    assert waiting.pid is not None
+    os.kill(waiting.pid, signum)
+    assert wait(waiting, 10) == -signum
