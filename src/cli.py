@@ -122,9 +122,7 @@ class ReviewCLI(LightningCLI):
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None}
-        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-            if config.get(name) == 0:
-                raise UserError(f"trainer.{name} is 0; it must be above 0")
+        _check_intervals(config)
         plugins = _as_list(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, DurableCheckpointIO()]
@@ -273,6 +271,13 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         raise as_user_error(error) from error
     return 0
+
+
+def _check_intervals(trainer: Any) -> None:
+    """Raises UserError for what Lightning divides by."""
+    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+        if trainer.get(name) == 0:
+            raise UserError(f"trainer.{name} is 0; it must be above 0")
 
 
 def _as_list(value: Any) -> list[Any]:
