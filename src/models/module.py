@@ -8,7 +8,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
-from torchmetrics import Metric
+from torchmetrics.aggregation import BaseAggregator
 from transformers import PreTrainedModel
 
 from src.data.module import differences
@@ -160,7 +160,7 @@ class TransformerModule(lightning.LightningModule):
         """What is logged of these means; a subclass may add what follows from them."""
         return means
 
-    # ---- precision ----
+    # ---- precision -------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         self._keep_metrics_exact()
@@ -172,9 +172,12 @@ class TransformerModule(lightning.LightningModule):
         self._keep_metrics_exact()
 
     def _keep_metrics_exact(self) -> None:
-        """Undoes what the precisions "bf16-true" and "16-true" do to sums, which soon grow no more in so few bits."""
+        """Undoes what the precisions "bf16-true" and "16-true" do to sums, which soon grow no more in so few bits.
+
+        Of means and sums alone: the other metrics count in integers, which `set_dtype` would make floats too.
+        """
         for metric in self.modules():
-            if isinstance(metric, Metric):
+            if isinstance(metric, BaseAggregator):
                 metric.set_dtype(torch.float32)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------

@@ -276,3 +276,15 @@ def test_sums_stay_exact_in_half_precision(run_cli: Run, tiny_options: list[str]
         assert status == 0, err
         losses.append(json.loads(Path("lightning_logs/version_0/validate.json").read_text())["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_rows_are_counted_in_integers(run_cli: Run, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count in float32 stops at 16.7 million."""
+    seen = []
+    monkeypatch.setattr(
+        BertClassifier,
+        "on_validation_end",
+        lambda self: seen.append(self.confusion_matrix.dtype),
+    )
+    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
+    assert seen == [torch.int64]
