@@ -12,6 +12,7 @@ from torch import nn
 
 from src.data.labels import MASKED_LABEL
 from src.models.classifier import BertClassifier
+from src.models.module import Batch
 
 
 class ReinitialiseTopLayers(lightning.Callback):
@@ -60,6 +61,27 @@ class AverageOfLastSteps(WeightAveraging):
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= (1 - self.share) * self._steps
+
+
+class RDropClassifier(BertClassifier):
+    """Each row twice with different dropout, and how far the answers differ in the loss (Wu et al. 2021, R-Drop).
+
+    `--model=benchmarks.candidates.RDropClassifier`.
+    """
+
+    weight = 1.0
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        self._logits = super().forward(input_ids, attention_mask)
+        return self._logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step({name: torch.cat([values, values]) for name, values in batch.items()}, batch_idx)
+        one, other = (logits.log_softmax(dim=-1) for logits in self._logits.chunk(2))
+        there, back = (
+            nn.functional.kl_div(a, b, log_target=True, reduction="batchmean") for a, b in ((one, other), (other, one))
+        )
+        return loss + self.weight * (there + back) / 2
 
 
 class SmoothedClassifier(BertClassifier):

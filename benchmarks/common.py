@@ -217,6 +217,13 @@ def machine() -> str:
     return f"{model}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release().split('-')[0]}"
 
 
+def device() -> str:
+    """What the commands compute on, where they are not told: the GPU's name, or "CPU"."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
 def provenance(command: str) -> str:
     """The lines below each table: how to get it again, and where this one came from."""
     listed = ", ".join(f"{name} {version}" for name, version in versions().items())

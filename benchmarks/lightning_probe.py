@@ -15,7 +15,8 @@ _RECORDER = Recorder()
 class LightningProbe(lightning.Callback):
     """Records training steps and evaluation. The user's callbacks run before the project's own."""
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        _RECORDER.report["lengths"].append(batch["input_ids"].shape[1])
         _RECORDER.step_begins()
 
     def on_train_batch_end(self, *args: Any) -> None:

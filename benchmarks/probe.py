@@ -11,6 +11,7 @@ Only light imports at the top: the time from the command to the first step is me
 import json
 import os
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Recorder:
             "first_step_at": None,
             "finished_at": None,
             "steps": [],
+            "lengths": [],
             "gemm": [],
             "evaluation_s": None,
             "evaluated": None,
@@ -64,6 +66,8 @@ class Recorder:
 
     def write(self) -> None:
         """Writes the report as it is now; each later call replaces it."""
+        if torch := sys.modules.get("torch"):
+            self.report["gpu_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20  # 0 without a GPU
         if path := os.environ.get("BENCH_REPORT"):
             Path(path).write_text(json.dumps(self.report))
 

@@ -14,18 +14,20 @@ from benchmarks.stats import paired_difference, unpack
 
 Rows = Sequence[Mapping[str, str]]
 
+_CPU = "CPU"  # in the column `device`, where a GPU would have its name
+
 DEFINITIONS = """\
 Accuracy is the mean over seeds (of the head, the order and dropout; the rows are the same). The difference, in points,
 is over the same rows and seeds, with a 95% interval from 5,000 bootstrap draws of rows and seeds in pairs; p is
-two-sided, from the same draws. Time is the median wall time of the training command, start-up included, evaluation not;
-a dash where several ran at once."""
+two-sided, from the same draws. Time is the median wall time of the training command on a CPU, start-up included,
+evaluation not; a dash where several ran at once."""
 
 
 def render(rows: Rows, baseline: str) -> str:
     """One table for each number of labels, the most accurate recipe first.
 
     Args:
-        rows: of the csv: recipe, labels, seed, n, accuracy, fit_s, correct.
+        rows: of the csv: recipe, labels, seed, n, accuracy, fit_s, device, correct.
         baseline: the recipe that the others are compared with, over the seeds that both have.
     """
     parts = []
@@ -36,10 +38,12 @@ def render(rows: Rows, baseline: str) -> str:
             found.setdefault(row["recipe"], []).append(row)
         lines = [_line(name, runs, found.get(baseline, []), baseline) for name, runs in found.items()]
         lines.sort(key=lambda line: -line[0])
-        header = ["recipe", "accuracy, mean", "each seed", "sd", f"against {baseline}, points", "p", "fit, s"]
+        header = ["recipe", "accuracy, mean", "each seed", "sd", f"against {baseline}, points", "p", "fit, s", "on"]
         title = f"### {int(labels):,} labels" if labels else "### As configured"
         n = these[0]["n"]
         parts.append(f"{title}, {int(n):,} rows\n\n{markdown_table(header, [line[1:] for line in lines])}")
+    if gpus := sorted({row["device"] for row in rows} - {_CPU}):
+        parts.append(f"GPU: {', '.join(gpus)}.")
     return "\n\n".join(parts)
 
 
@@ -48,7 +52,8 @@ def _line(name: str, runs: Rows, base: Rows, baseline: str) -> list[Any]:
     mean = statistics.fmean(by_seed.values())
     each = ", ".join(f"{accuracy:.1f}" for accuracy in by_seed.values())
     spread = f"{statistics.stdev(by_seed.values()):.1f}" if len(runs) > 1 else "–"
-    times = [float(row["fit_s"]) for row in runs if row["fit_s"]]
+    times = [float(row["fit_s"]) for row in runs if row["fit_s"] and row["device"] == _CPU]
+    on = ", ".join(sorted({"CPU" if row["device"] == _CPU else "GPU" for row in runs}))
     seconds = f"{statistics.median(times):,.0f}" if times else "–"
     difference, p = "–", "–"
     seeds = sorted(by_seed.keys() & {row["seed"] for row in base})
@@ -56,7 +61,7 @@ def _line(name: str, runs: Rows, base: Rows, baseline: str) -> list[Any]:
         d = paired_difference(_correct(runs, seeds), _correct(base, seeds))
         difference = f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
         p = f"{d.p:.3f}" if d.p >= 0.001 else "<0.001"
-    return [mean, name, f"{mean:.1f}%", each, spread, difference, p, seconds]
+    return [mean, name, f"{mean:.1f}%", each, spread, difference, p, seconds, on]
 
 
 def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:

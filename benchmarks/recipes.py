@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, WORK, Progress, provenance, write_section
+from benchmarks.common import RESULTS, ROOT, WORK, Progress, device, provenance, write_section
 from benchmarks.finetune import (
     Outcome,
     Trained,
@@ -223,6 +223,7 @@ def _row(run: Run, outcome: Outcome, split: str, eval_rows: int | None, given: a
         "accuracy": f"{outcome.correct.mean():.6f}",
         "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
         "fit_s": "" if given.untimed or outcome.fit_s is None else f"{outcome.fit_s:.1f}",
+        "device": device(),
         "correct": pack(outcome.correct),
         "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
         "options": run.peer or shlex.join(run.options),

@@ -4,11 +4,11 @@ import os
 
 import numpy as np
 import torch
-from torchmetrics import MeanMetric
 
 from src.data.batches import EMPTY_SHARE, EvalBatches
 from src.data.labels import MASKED_LABEL
 from src.models.metrics import classification_metrics
+from src.models.weighted_mean import WeightedMean
 
 MOST_ROWS = 40
 LABELS = 3
@@ -25,7 +25,7 @@ def rows(n: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
 def evaluate(n: int, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     """Every metric and the loss over `n` rows, of which this rank sees its share."""
     logits, labels, lengths = rows(n)
-    metrics, loss = classification_metrics(LABELS), MeanMetric()
+    metrics, loss = classification_metrics(LABELS), WeightedMean()
     for batch in EvalBatches(lengths, batch_size=4, rank=rank, world_size=world_size):
         masked = batch == [EMPTY_SHARE]
         batch_logits = logits[:1] if masked else logits[batch]

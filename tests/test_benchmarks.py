@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy import stats as scipy_stats
 
-from benchmarks import common, finetune, prediction, recipe_page, recipes, start, training, training_page
+from benchmarks import common, finetune, gpu, prediction, recipe_page, recipes, start, training, training_page
 from benchmarks.stats import pack, paired_difference, unpack
 from src.inference import load
 
@@ -200,11 +200,12 @@ def test_a_recipe_may_add_to_another() -> None:
     assert few.key("val", "last", 500) != few.key("val", "last", 2000)
 
 
-def _rows(recipe: str, labels: int, share: float) -> list[dict[str, str]]:
+def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[dict[str, str]]:
     rows = []
     for seed in (42, 43):
         correct = np.random.default_rng(seed).random(400) < share
         figures = {"accuracy": str(correct.mean()), "n": "400", "fit_s": "60", "correct": pack(correct)}
+        figures["device"] = device
         figures["curve"] = "[[10, 0.7], [20, 0.5], [30, 0.3]]"
         rows.append({"recipe": recipe, "labels": str(labels), "seed": str(seed), **figures})
     return rows
@@ -216,11 +217,19 @@ def test_recipes_table_ranks_and_compares(tmp_path: Path) -> None:
     assert table[0] == "### 100 labels, 400 rows"
     best = next(line for line in table if line.startswith("| better"))
     assert table.index(best) < next(i for i, line in enumerate(table) if line.startswith("| tutorial"))
-    assert "| <0.001 | 60 |" in best
+    assert "| <0.001 | 60 | CPU |" in best
+    assert "GPU" not in "".join(table)
     assert "### 1,000 labels, 400 rows" in table
     for plot in (recipe_page.plot_accuracies, recipe_page.plot_losses):
         plot(rows, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_recipes_table_names_the_gpu_and_takes_no_time_from_it() -> None:
+    rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8, device="Some GPU")
+    table = recipe_page.render(rows, "tutorial").splitlines()
+    assert next(line for line in table if line.startswith("| better")).endswith("| <0.001 | – | GPU |")
+    assert table[-1] == "GPU: Some GPU."
 
 
 def test_prediction_table() -> None:
@@ -292,3 +301,14 @@ def test_own_config_over_two_seeds(
     rows = finetune.read_rows(tmp_path / "runs.csv")
     assert [(row["split"], row["seed"]) for row in rows[2:]] == [("test", "42"), ("test", "43")]
     assert trained == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/mine-own-*/fit.log")}, "again"
+
+
+def test_gpu_table_parts_steps_by_the_lengths_that_were_seen() -> None:
+    assert gpu.by_novelty([512, 300, 300, 512, 120], [9.0, 0.2, 0.04, 0.05, 0.3]) == ([0.2, 0.3], [0.04, 0.05])
+    row = {"rate": 50.0, "first": 9.0, "new": None, "seen": None, "wall": 30.0, "peak": 3000.0}
+    rows = {name: [row, {**row, "rate": 100.0}] for name in gpu.VARIANTS} | {
+        "ours, gpu.yaml": [{**row, "rate": 200.0, "new": 0.21, "seen": 0.04}] * 2
+    }
+    table = gpu.render(rows).splitlines()
+    assert table[-1] == "| ours, gpu.yaml | 200 | 3.00× | 3.00× | 9.0 | 0.210 | 0.040 | 30 | 3,000 |"
+    assert "| – | – |" in table[2]

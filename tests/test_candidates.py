@@ -66,3 +66,31 @@ def test_labels_are_smoothed_in_training() -> None:
     wanted = torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.05, 0.95], [0.0, 0.0]])
     losses = SmoothedClassifier().row_losses(logits, labels)
     torch.testing.assert_close(losses, -(wanted * logs).sum(dim=1))
+
+
+class BothPasses(lightning.Callback):
+    """Keeps, of each step, the loss and the answers to each row, as they were with and without its twin."""
+
+    steps: list[tuple[float, torch.Tensor, torch.Tensor]]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        BothPasses.steps = []
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        BothPasses.steps.append((float(outputs["loss"]), pl_module._logits.detach(), batch["labels"]))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_answers_that_differ_with_dropout_cost(run_cli: Run, tiny_options: list[str], dropout: float) -> None:
+    model = "--model=benchmarks.candidates.RDropClassifier"
+    options = [f"--trainer.callbacks+={__name__}.BothPasses", f"--model.hidden_dropout={dropout}"]
+    status, _, err = run_cli("fit", model, *tiny_options, *options, "--model.attention_dropout=0")
+    assert status == 0, err
+    for loss, logits, labels in BothPasses.steps:
+        one, other = (half.softmax(dim=1) for half in logits.chunk(2))
+        plain = torch.nn.functional.cross_entropy(logits, torch.cat([labels, labels]))
+        apart = ((one - other) * (one.log() - other.log())).sum(dim=1).mean() / 2  # both directions, averaged
+        assert loss == pytest.approx(float(plain + apart), abs=1e-6)
+        assert (apart > 5e-6) == (dropout > 0)

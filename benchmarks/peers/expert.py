@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--max_steps", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--bf16", action="store_true", help="for GPUs: products in bf16, the weights in fp32")
     parser.add_argument("--correct", type=Path, help="writes whether each evaluated row is right here (.npy)")
     parser.add_argument("--output_dir", required=True)
     args = parser.parse_args()
@@ -75,6 +76,7 @@ def main() -> None:
             num_train_epochs=args.epochs,
             max_steps=args.max_steps,
             seed=args.seed,
+            bf16=args.bf16,
             train_sampling_strategy="group_by_length",
             logging_steps=10,
             save_strategy="no",

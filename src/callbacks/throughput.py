@@ -13,37 +13,40 @@ class Throughput(lightning.Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
 
     Over the steps since the last row of the log, in which `StepLog` writes them; the time between steps, in which
-    batches are loaded, is not counted. padding_waste is the share of
-    computed tokens that are padding. share_of_gemm (on a CPU only) is the floating-point operations that the real
-    tokens need, a second, over the rate of an fp32 matrix product measured after the first steps.
+    batches are loaded, is not counted. A GPU's clock tells when a step began and ended there, so that the program need
+    not wait for it after each. padding_waste is the share of computed tokens that are padding. share_of_gemm (on a CPU
+    only) is the floating-point operations that the real tokens need, a second, over the rate of an fp32 matrix product
+    measured after the first steps.
     """
 
     def __init__(self) -> None:
         self._gemm_rate = 0.0
-        self._on_cpu = False
+        self._on_cpu = self._on_cuda = False
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.tokens = self.computed = 0
+        self.rows = self.computed = 0
+        self.tokens: int | torch.Tensor = 0
         self.flops = 0.0
-        self._busy = 0.0
+        self._steps: list[tuple[Any, Any]] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._reset()
         self._unit = pl_module.rows_are
         self._on_cpu = trainer.strategy.root_device.type == "cpu"
+        self._on_cuda = trainer.strategy.root_device.type == "cuda"
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._started = time.perf_counter()
+        self._started = self._now()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         lengths = batch["attention_mask"].sum(dim=1)
         self.rows += len(lengths)
-        self.tokens += int(lengths.sum())
-        # a GPU works behind the program, which only waits for it where a number is asked for, as above
-        self._busy += time.perf_counter() - self._started
+        # but for CUDA's clock, asking for a number is what waits for a device that works behind the program
+        self.tokens += lengths.sum() if self._on_cuda else int(lengths.sum())
+        self._steps.append((self._started, self._now()))
         self.computed += batch["attention_mask"].numel()
         if self._on_cpu:
             labels = batch["labels"]
@@ -52,18 +55,33 @@ class Throughput(lightning.Callback):
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
         """The figures since the last call."""
-        if not self._busy:
+        if not self._steps:
             return {}
+        tokens, busy = int(self.tokens), sum(self._seconds(*step) for step in self._steps)
         row = {
-            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._busy,
-            "train/tokens_per_s": self.tokens * trainer.world_size / self._busy,
-            "train/padding_waste": 1 - self.tokens / self.computed,
+            f"train/{self._unit}_per_s": self.rows * trainer.world_size / busy,
+            "train/tokens_per_s": tokens * trainer.world_size / busy,
+            "train/padding_waste": 1 - tokens / self.computed,
         }
         if self._on_cpu:
             self._gemm_rate = self._gemm_rate or gemm_rate()  # not before the first step, which users wait for
-            row["train/share_of_gemm"] = self.flops / self._busy / self._gemm_rate
+            row["train/share_of_gemm"] = self.flops / busy / self._gemm_rate
         self._reset()
         return row
+
+    def _now(self) -> Any:
+        """A moment: on a GPU the one at which it will have done all that it was given so far."""
+        if not self._on_cuda:
+            return time.perf_counter()
+        moment = torch.cuda.Event(enable_timing=True)
+        moment.record()
+        return moment
+
+    def _seconds(self, begin: Any, end: Any) -> float:
+        if not self._on_cuda:
+            return float(end - begin)
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000
 
 
 def training_flops(config: Any, lengths: torch.Tensor, guessed: int = 0) -> float:

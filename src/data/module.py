@@ -121,12 +121,14 @@ class PreparedDataModule(lightning.LightningDataModule):
         return DataLoader(batch_sampler=self._eval_batches(name), **self._loader_options(name))
 
     def _loader_options(self, name: str) -> dict[str, Any]:
+        assert self.trainer is not None
         workers = self.hparams["num_workers"]
         return {
             "dataset": self.dataset(name),
             "collate_fn": self.collator(name),
             "num_workers": workers,
             "persistent_workers": workers > 0,
+            "pin_memory": self.trainer.strategy.root_device.type == "cuda",  # copied while the GPU computes
             # making an iterator draws a number from the global generator, and with it changes dropout, unless the
             # loader has its own
             "generator": torch.Generator().manual_seed(0),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from src.data.labels import MASKED_LABEL
 from src.errors import UserError
@@ -18,6 +18,7 @@ from src.models.module import Batch, TransformerModule
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
 from src.models.training_means import TrainingMeans
+from src.models.weighted_mean import WeightedMean
 
 
 class BertClassifier(TransformerModule):
@@ -66,7 +67,7 @@ class BertClassifier(TransformerModule):
         self.save_hyperparameters()
         self.check_training_options()
         self.origin = ClassifierOrigin(model_name_or_path, None, self.dropout_options(), pooling)
-        self.eval_loss: MeanMetric
+        self.eval_loss: WeightedMean
         self.eval_metrics: MetricCollection
 
     # ---- building --------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class BertClassifier(TransformerModule):
         self.speed_up(self.model)
         self.step_means = TrainingMeans(["loss", "accuracy"])
         self.epoch_means = TrainingMeans(["loss", "accuracy"])
-        self.eval_loss = MeanMetric()
+        self.eval_loss = WeightedMean()
         self.eval_metrics = classification_metrics(len(names))
 
     # ---- steps -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import torch
 from torch import nn
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import SumMetric
 from transformers import BertForPreTraining
 
 from src.data.masking import NOT_MASKED
@@ -17,6 +17,7 @@ from src.models.module import Batch, TransformerModule
 from src.models.optimizer import Schedule
 from src.models.origin import PretrainerOrigin
 from src.models.training_means import TrainingMeans
+from src.models.weighted_mean import WeightedMean
 
 
 class FromScratch(TypedDict):
@@ -105,7 +106,7 @@ class BertPretrainer(TransformerModule):
             self.model.cls.seq_relationship.requires_grad_(False)
         self.step_means = TrainingMeans(names)
         self.epoch_means = TrainingMeans(names)
-        self.eval_means = nn.ModuleDict({name: MeanMetric() for name in names})
+        self.eval_means = nn.ModuleDict({name: WeightedMean() for name in names})
         self.eval_masked = SumMetric()
 
     @property

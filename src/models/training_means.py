@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchmetrics import MeanMetric
+
+from src.models.weighted_mean import WeightedMean
 
 
 class TrainingMeans(nn.Module):
@@ -17,7 +18,7 @@ class TrainingMeans(nn.Module):
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
-        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
+        self.means = nn.ModuleDict({name: WeightedMean() for name in names})
 
     def update(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds values with their weights, both of the same shape; a weight of 0 leaves a value out."""

@@ -1,0 +1,190 @@
+"""Training on one GPU: this project beside the Hugging Face Trainer, in one run.
+
+    python -m benchmarks.gpu                              # 1,200 reviews, 2 repeats: 5 minutes on an H100
+    python -m benchmarks.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
+
+Real reviews, batches of 8, at most 512 tokens, one epoch, each in a process of its own, alternating, in reverse order
+every second time. The weights change nothing in the time that a step takes, so random ones will do where there is no
+Hub. The first steps are left out of the rate: in them CUDA's libraries are loaded, and the network is compiled.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    RESULTS,
+    WORK,
+    Progress,
+    markdown_table,
+    ours,
+    provenance,
+    quickstart_inputs,
+    run_process,
+    write_section,
+)
+
+_FIRST_STEPS = 50
+_EVALUATED = 64
+_GPU = ["--config=configs/trainer/gpu.yaml"]
+
+VARIANTS: dict[str, tuple[str | None, list[str]]] = {
+    "A: Trainer, tutorial, fp32": ("benchmarks.peers.tutorial", []),
+    "ours, imdb.yaml, fp32": (None, []),
+    "B: Trainer, expert, bf16": ("benchmarks.peers.expert", ["--bf16"]),
+    "ours, gpu.yaml, not compiled": (None, [*_GPU, "--model.torch_compile=false"]),
+    "ours, gpu.yaml": (None, _GPU),
+}
+
+DEFINITIONS = f"""\
+Batches of 8, at most 512 tokens. A pads every review to 512; B and gpu.yaml make batches of reviews of like length;
+imdb.yaml pads to the longest of a batch in random order. *Training* is reviews over the time of the steps after the
+first {_FIRST_STEPS}; *first steps* is the time of those, in which a network is compiled. *New length* is the median
+time of a step whose batch has a length that no batch had before, *seen* of the others. *Whole command* has start-up,
+{_EVALUATED} reviews evaluated, and for ours the checkpoints saved. *Peak* is the memory that PyTorch allocated on the
+GPU, at most."""
+
+
+def model_of_that_size() -> Path:
+    """A folder with a network of bert-base-uncased's size and its vocabulary, random weights, made once."""
+    folder = WORK / "bert-base-size"
+    if not (folder / "config.json").is_file():
+        from transformers import AutoTokenizer, BertConfig, BertModel
+
+        tokenizer = AutoTokenizer.from_pretrained(quickstart_inputs()[0])
+        tokenizer.model_max_length = 512
+        tokenizer.save_pretrained(folder)
+        BertModel(BertConfig()).save_pretrained(folder)
+    return folder
+
+
+def command(name: str, model: str, reviews: int, directory: Path) -> list[str]:
+    """One epoch over `reviews`."""
+    peer, options = VARIANTS[name]
+    _, dataset = quickstart_inputs()
+    if peer:
+        sizes = ["--reviews", str(reviews), "--eval_reviews", str(_EVALUATED), "--epochs", "1"]
+        place = ["--model", model, "--dataset", str(dataset), "--output_dir", str(directory)]
+        return [sys.executable, "-m", peer, *place, *sizes, *options]
+    return ours(
+        "fit",
+        "--config=configs/imdb.yaml",
+        *options,
+        f"--model.model_name_or_path={model}",
+        f"--data.dataset={dataset}",
+        "--data.revision=null",
+        "--data.where={source: imdb}",
+        f"--data.train_size={reviews}",
+        f"--data.val_size={_EVALUATED}",
+        "--data.test_size=500",
+        "--trainer.devices=1",
+        "--trainer.max_epochs=1",
+        f"--trainer.default_root_dir={directory}",
+        "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe",
+    )
+
+
+def measure(name: str, model: str, reviews: int, repeat: int) -> dict[str, float | None]:
+    """Runs one variant."""
+    slug = f"gpu-{list(VARIANTS).index(name)}-{repeat}"
+    report = WORK / "logs" / f"{slug}.json"
+    report.unlink(missing_ok=True)
+    arguments = command(name, model, reviews, WORK / "runs" / slug)
+    process = run_process(arguments, report.with_suffix(".log"), BENCH_REPORT=str(report))
+    seen: dict[str, Any] = json.loads(report.read_text())
+    seconds = [step[0] for step in seen["steps"]]
+    first, rest = seconds[:_FIRST_STEPS], seconds[_FIRST_STEPS:]
+    new, seen_before = by_novelty(seen["lengths"], seconds)
+    return {
+        "rate": 8 * len(rest) / sum(rest),
+        "first": sum(first),
+        "new": statistics.median(new) if new else None,
+        "seen": statistics.median(seen_before) if seen_before else None,
+        "wall": process.wall_s,
+        "peak": seen["gpu_peak_mib"],
+    }
+
+
+def by_novelty(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The times of steps whose batch's length is new, and of the others; not of the first, which loads libraries."""
+    new: list[float] = []
+    seen: list[float] = []
+    for step, (length, time) in enumerate(zip(lengths, seconds, strict=False)):
+        if step:
+            (seen if length in lengths[:step] else new).append(time)
+    return new, seen
+
+
+def render(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The table; ratios are within a repeat."""
+
+    def median(name: str, what: str, digits: int = 0) -> str:
+        found = [row[what] for row in rows[name] if row[what] is not None]
+        return f"{statistics.median(found):,.{digits}f}" if found else "–"
+
+    def against(name: str, other: str) -> str:
+        ratios = [mine["rate"] / its["rate"] for mine, its in zip(rows[name], rows[other], strict=True)]
+        return f"{statistics.median(ratios):.2f}×"
+
+    a, b = (name for name, (peer, _) in VARIANTS.items() if peer)
+    header = ["", "training, reviews/s", "against A", "against B", "first steps, s"]
+    header += ["new length, s", "seen, s", "whole command, s", "peak, MiB"]
+    lines = [
+        [
+            name,
+            median(name, "rate"),
+            against(name, a),
+            against(name, b),
+            median(name, "first", 1),
+            median(name, "new", 3),
+            median(name, "seen", 3),
+            median(name, "wall"),
+            median(name, "peak"),
+        ]
+        for name in VARIANTS
+    ]
+    return markdown_table(header, lines)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="Hub id or folder (default: random weights of bert-base-uncased's size)")
+    parser.add_argument("--reviews", type=int, default=1200, help="a multiple of 8 (default: 1200)")
+    parser.add_argument("--repeats", type=int, default=2)
+    given = parser.parse_args(args)
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("error: PyTorch finds no GPU here")
+    if given.reviews <= 8 * _FIRST_STEPS:
+        parser.error(f"--reviews must be above {8 * _FIRST_STEPS}: the first {_FIRST_STEPS} steps are left out")
+    model = given.model or str(model_of_that_size())
+    # fills the caches: the peers' and ours
+    for name in list(VARIANTS)[:3]:
+        one_step = ["--max_steps", "1"] if VARIANTS[name][0] else ["--trainer.max_steps=1"]
+        warm = command(name, model, given.reviews, WORK / "runs" / "gpu-warm")
+        run_process([*warm, *one_step], WORK / "logs" / "gpu-warm.log")
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    progress = Progress([1.0] * len(VARIANTS) * given.repeats)
+    for repeat in range(given.repeats):
+        for name in list(VARIANTS)[:: 1 if repeat % 2 == 0 else -1]:
+            progress.start(f"{name}, repeat {repeat + 1} of {given.repeats}")
+            rows[name].append(measure(name, model, given.reviews, repeat))
+            progress.end(f"{rows[name][-1]['rate']:.0f} reviews/s")
+    weights = given.model or "random weights of bert-base-uncased's size"
+    typed = shlex.join(["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if args is None else args)])
+    gpu = torch.cuda.get_device_name()
+    title = f"## On one GPU, beside the Hugging Face Trainer\n\n{gpu}, {weights}, {given.reviews:,} reviews, "
+    text = f"{title}{given.repeats} repeats, medians.\n\n{render(rows)}\n\n{DEFINITIONS}\n\n{provenance(typed)}"
+    print("\n" + text)
+    write_section(RESULTS, "gpu", text)
+    print(f"\nWritten to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

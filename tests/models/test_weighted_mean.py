@@ -1,0 +1,26 @@
+"""Means by weight, and what becomes of a loss that diverged."""
+
+import math
+
+import torch
+from torchmetrics import MeanMetric
+
+from src.models.weighted_mean import WeightedMean
+
+
+def test_is_the_mean_of_torchmetrics() -> None:
+    ours, theirs = WeightedMean(), MeanMetric()
+    for seed in range(3):
+        values, weights = torch.rand(2, 7 + seed, generator=torch.Generator().manual_seed(seed))
+        ours.update(values, weights)
+        theirs.update(values, weights)
+    torch.testing.assert_close(ours.compute(), theirs.compute())
+
+
+def test_a_value_that_is_not_a_number_is_not_left_out() -> None:
+    mean = WeightedMean()
+    mean.update(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 1.0]))
+    assert math.isnan(mean.compute())
+    mean.reset()
+    mean.update(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0]))
+    assert mean.compute() == 1.0, "begins anew, and a weight of 0 leaves a value out"
