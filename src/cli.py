@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from src import runs
+from src import end_message, runs
 from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.hyperparameters import Hyperparameters
@@ -30,10 +30,10 @@ from src.callbacks.throughput import Throughput
 from src.checkpoint_reading import read_checkpoint
 from src.checkpoints import DurableCheckpointIO
 from src.command_line import SUBCOMMANDS, Command, read_command
-from src.data.held_out import finetuning_config
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
 from src.data.module import PreparedDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401
+from src.end_message import shown
 from src.errors import Interrupted, UserError, one_line, tell
 from src.help import print_help
 from src.library_errors import as_user_error
@@ -195,41 +195,13 @@ class ReviewCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what came out, and what to type next."""
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        print()
-        if not self.trainer.global_step:  # type: ignore[attr-defined]
-            print("No step was taken: nothing is trained.")
-            return
-        if self.best.best_model_score is not None:
-            monitored = self.model.monitor_name if self.best.monitor == self.model.monitor else self.best.monitor
-            print(f"Best {monitored}: {float(self.best.best_model_score):.4f}")
-            print(f"Best checkpoint: {_shown(self.best.best_model_path)}")
-            places = {"best": _shown(self.best.best_model_path), "held_out": finetuning_config(self.datamodule.hparams)}
-            for purpose, command in self.model.next_commands:
-                print(f"{purpose:<16} {command.format(**places)}")
-        else:
-            print(
-                f"Nothing was validated, so there is no best checkpoint; the last: {_shown(str(self.run / runs.LAST))}"
-            )
-        self._say_where_the_curves_are()
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            end_message.after_fit(self.trainer, self.model, self.datamodule, self.best, self.run)
 
     def after_test(self) -> None:
         """Says what to type next."""
-        if not self.trainer.is_global_zero or self.command.checkpoint is None:
-            return
-        checkpoint = _shown(str(self.command.checkpoint))
-        print()
-        print(
-            f"Label your own:  python -m src predict --ckpt_path {checkpoint} --input reviews.csv --output labels.csv"
-        )
-        print(f"Give it away:    python -m src export --ckpt_path {checkpoint} --output my-model")
-        self._say_where_the_curves_are()
-
-    def _say_where_the_curves_are(self) -> None:
-        for logger in self.trainer.loggers:  # type: ignore[attr-defined]
-            if isinstance(logger, TensorBoardLogger):
-                print(f"See the curves:  tensorboard --logdir {_shown(logger.root_dir)}")
+        if self.trainer.is_global_zero and self.command.checkpoint is not None:
+            end_message.after_test(self.trainer, self.command.checkpoint)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -253,14 +225,14 @@ def _run(args: list[str]) -> int:
     if command.name and {"--help", "-h"} & set(args):
         print_help(command.name)
         return 0
-    if command.finished:
+    if command.checkpoint and command.finished:
         print(
-            f"{_shown(str(command.checkpoint))}: this run is finished; raise what ended it to train it further: "
+            f"{shown(command.checkpoint)}: this run is finished; raise what ended it to train it further: "
             "--trainer.max_epochs, or --trainer.max_steps or --trainer.max_time where that was set"
         )
         return 0
     if command.checkpoint and not os.environ.get("LOCAL_RANK"):
-        print(f"Checkpoint: {_shown(str(command.checkpoint))}")
+        print(f"Checkpoint: {shown(command.checkpoint)}")
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:
@@ -284,9 +256,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _shown(path: str) -> str:
-    """A path as the user would type it: relative where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(path) else path

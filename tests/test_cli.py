@@ -59,6 +59,18 @@ def test_fit_without_validation_rows_keeps_the_last_checkpoint(run_cli: Run, tin
     assert ", n=24)" in out
 
 
+def test_a_run_that_stops_early_says_why(run_cli: Run, tiny_options: list[str]) -> None:
+    stop = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    patience = ["--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=10", "--trainer.max_epochs=5"]
+    status, out, err = run_cli("fit", *tiny_options, *stop, *patience)
+    assert status == 0, err
+    said = "Ended early:     after step 12, by EarlyStopping: Monitored metric val/loss did not improve in the last 1 "
+    assert said in out
+    status, out, _ = run_cli("fit", *tiny_options, *stop, "--trainer.max_epochs=1")
+    assert status == 0
+    assert "Ended early" not in out
+
+
 def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_options: list[str]) -> None:
     status, out, err = run_cli("fit", *tiny_options, "--trainer.logger=false", "--trainer.max_epochs=1")
     assert status == 0, err

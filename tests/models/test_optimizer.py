@@ -1,6 +1,7 @@
 """AdamW's groups, the schedule and the exact number of steps."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,8 +105,9 @@ def test_a_run_that_only_time_limits_needs_a_constant_rate(
         "error: model.schedule=linear with model.warmup_ratio=0.0 follows the number"
     )
     assert not Path("lightning_logs").exists()
-    status, _, err = run_cli("fit", *tiny_options, *options, "--model.schedule=constant")
+    status, out, err = run_cli("fit", *tiny_options, *options, "--model.schedule=constant")
     assert status == 0, err
+    assert re.search(r"^Ended early:     after step \d+, by trainer.max_time$", out, re.MULTILINE)
     assert set(pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")["lr"].dropna()) == {5e-5}
 
 
