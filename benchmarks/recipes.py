@@ -25,7 +25,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from benchmarks.finetune import (
     Outcome,
     Trained,
     append_row,
+    average,
     evaluate,
     read_rows,
     run_peer,
@@ -54,6 +55,7 @@ class Run:
     Attributes:
         options: of `fit`, all of them.
         peer: the module of a peer's script, in place of `fit`.
+        members: runs whose weights are averaged, with seeds of their own that no other seed's members have.
     """
 
     recipe: str
@@ -61,17 +63,20 @@ class Run:
     seed: int
     options: tuple[str, ...]
     peer: str | None = None
+    members: int = 1
 
     def key(self, split: str, checkpoint: str, eval_rows: int | None) -> str:
         """What makes it another run: all that changes its result but the code, and what folders of weights hold.
 
         `split` is what it is evaluated on, or "fit" for the training alone.
         """
-        facts = [self.peer, self.options, self.labels, self.seed, split, checkpoint, eval_rows]
+        facts: list[Any] = [self.peer, self.options, self.labels, self.seed, split, checkpoint, eval_rows]
         for option in self.options:
             name, _, value = option.partition("=")
             if name == "--config":
                 facts.append(yaml.safe_load(Path(ROOT, value).read_text()))
+        if self.members > 1:
+            facts.append({"members": self.members})
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -93,8 +98,9 @@ def plan(
 
 
 def _run(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None, seed: int) -> Run:
-    peer = recipes[name].get("peer") if isinstance(recipes[name], dict) else None
-    return Run(name, labels, seed, tuple(_options(name, recipes, base, labels)), peer)
+    recipe = recipes[name] if isinstance(recipes[name], dict) else {}
+    options = tuple(_options(name, recipes, base, labels))
+    return Run(name, labels, seed, options, recipe.get("peer"), recipe.get("average", 1))
 
 
 def _options(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None) -> list[str]:
@@ -120,6 +126,11 @@ def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None, timed:
 
 
 def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Trained:
+    if run.members > 1:
+        one = replace(run, members=1)
+        seeds = range(run.seed * run.members, (run.seed + 1) * run.members)
+        members = [_train(replace(one, seed=seed), checkpoint, eval_rows, timed) for seed in seeds]
+        return average(members, checkpoint, f"{run.recipe}-{run.labels or 'own'}-{run.seed}-average")
     options = list(run.options)
     if run.labels is not None:
         options.append(f"--data.train_size={run.labels}")

@@ -14,6 +14,7 @@ commands:
   validate   evaluate a checkpoint on the validation rows
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
   predict    label the reviews of a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
+  average    one classifier from several runs, the mean of their weights:  python -m src average RUN RUN RUN
   export     write a checkpoint as a Hugging Face folder:  python -m src export --ckpt_path FILE --output DIR
 
 `python -m src COMMAND --help` lists the options; `fit --print_config` prints the whole configuration.
@@ -36,6 +37,13 @@ def main(args: list[str]) -> int:
         from src.predict import main as predict
 
         return predict(args[1:])
+    if args[0] == "average":
+        from src.quick_imports import quick_imports
+
+        with quick_imports():
+            from src.average import main as average
+
+        return average(args[1:])
     if args[0] == "export":
         from src.export import main as export
 

@@ -33,7 +33,6 @@ from src.command_line import SUBCOMMANDS, Command, read_command
 from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
 from src.data.module import PreparedDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401
-from src.end_message import shown
 from src.errors import Interrupted, UserError, one_line, tell
 from src.help import print_help
 from src.library_errors import as_user_error
@@ -227,12 +226,12 @@ def _run(args: list[str]) -> int:
         return 0
     if command.checkpoint and command.finished:
         print(
-            f"{shown(command.checkpoint)}: this run is finished; raise what ended it to train it further: "
+            f"{runs.shown(command.checkpoint)}: this run is finished; raise what ended it to train it further: "
             "--trainer.max_epochs, or --trainer.max_steps or --trainer.max_time where that was set"
         )
         return 0
     if command.checkpoint and not os.environ.get("LOCAL_RANK"):
-        print(f"Checkpoint: {shown(command.checkpoint)}")
+        print(f"Checkpoint: {runs.shown(command.checkpoint)}")
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:

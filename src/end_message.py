@@ -1,6 +1,5 @@
 """What a command says at its end: what came out, and what to type next."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +27,22 @@ def after_fit(trainer: Any, model: Any, data: Any, best: ModelCheckpoint, run: P
     if best.best_model_score is not None:
         monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
         print(f"Best {monitored}: {float(best.best_model_score):.4f}")
-        print(f"Best checkpoint: {shown(best.best_model_path)}")
-        places = {"best": shown(best.best_model_path), "held_out": finetuning_config(data.hparams)}
+        print(f"Best checkpoint: {runs.shown(best.best_model_path)}")
+        places = {"best": runs.shown(best.best_model_path), "held_out": finetuning_config(data.hparams)}
         for purpose, command in model.next_commands:
             print(f"{purpose:<16} {command.format(**places)}")
     else:
-        print(f"Nothing was validated, so there is no best checkpoint; the last: {shown(run / runs.LAST)}")
+        print(f"Nothing was validated, so there is no best checkpoint; the last: {runs.shown(run / runs.LAST)}")
     _say_where_the_curves_are(trainer)
 
 
 def after_test(trainer: Any, checkpoint: Path) -> None:
     """Prints what can be done with the checkpoint that was tested."""
     print()
-    given = f"--ckpt_path {shown(checkpoint)}"
+    given = f"--ckpt_path {runs.shown(checkpoint)}"
     print(f"Label your own:  python -m src predict {given} --input reviews.csv --output labels.csv")
     print(f"Give it away:    python -m src export {given} --output my-model")
     _say_where_the_curves_are(trainer)
-
-
-def shown(path: str | Path) -> str:
-    """A path as the user would type it: relative where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def _ended_by(trainer: Any) -> str:
@@ -65,4 +58,4 @@ def _ended_by(trainer: Any) -> str:
 def _say_where_the_curves_are(trainer: Any) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            print(f"See the curves:  tensorboard --logdir {shown(logger.root_dir)}")
+            print(f"See the curves:  tensorboard --logdir {runs.shown(logger.root_dir)}")

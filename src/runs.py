@@ -1,5 +1,6 @@
 """Runs on disk: `lightning_logs/version_N/`, and which of their checkpoints "best" and "last" mean."""
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ LAST = Path("checkpoints") / "last.ckpt"
 CONFIG = "config.yaml"
 FINISHED_KEY = "finished"
 """In a checkpoint: whether its run came to its end."""
+AVERAGE_OF_KEY = "average_of"
+"""In a checkpoint whose weights are a mean: the names of those that were averaged."""
 
 
 def runs(root: Path) -> list[Path]:
@@ -34,6 +37,12 @@ def next_run(root: Path) -> Path:
 def run_of(checkpoint: Path) -> Path:
     """The run that a checkpoint belongs to; of one that was moved out of its run, the folder it lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def shown(path: str | Path) -> str:
+    """A path as the user would type it: relative where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def find_checkpoint(name: str, root: Path) -> Path:

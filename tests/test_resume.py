@@ -75,7 +75,7 @@ def _assert_same(ours: Any, theirs: Any, where: str = "") -> None:
         assert ours == theirs, where
 
 
-@pytest.fixture(scope="module", params=["plain", "grouped, accumulated, 2 workers"])
+@pytest.fixture(scope="module", params=["plain", "grouped, accumulated, 2 workers, probed"])
 def variant(
     request: pytest.FixtureRequest, tiny_options: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
@@ -84,7 +84,7 @@ def variant(
     options = [f"--config={config}", *(option for option in tiny_options if "train_size" not in option)]
     if request.param != "plain":
         options += ["--data.group_by_length=true", "--data.batch_size=2", "--trainer.accumulate_grad_batches=4"]
-        options += ["--data.num_workers=2"]
+        options += ["--data.num_workers=2", "--model.linear_probe=true"]
     return options
 
 
@@ -188,6 +188,7 @@ def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]
         ("--trainer.accumulate_grad_batches=2", "accumulate_grad_batches was 1 and is 2"),
         ("--data.group_by_length=true", "group_by_length was False and is True"),
         ("--model.pooling=mean", "began with model.pooling=cls"),
+        ("--model.linear_probe=true", "began with model.linear_probe=False"),
         ("--model.learning_rate=1e-3", "optimizer of its own: model.learning_rate was 5e-05 and is 0.001"),
     ],
 )

@@ -94,6 +94,12 @@ class PreparedDataModule(lightning.LightningDataModule):
 
         return TrainLoader(batch_sampler=sampler, position=position, **self._loader_options("train"))
 
+    def train_rows_once(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """All training rows on every rank, the longest first: to be looked at before training."""
+        size = self.hparams["eval_batch_size"] or self.hparams["batch_size"]
+        batches = EvalBatches(self.lengths("train"), size, rank=0, world_size=1)
+        return DataLoader(batch_sampler=batches, **self._loader_options("train") | {"persistent_workers": False})
+
     def val_dataloader(self) -> Any:
         """All validation rows, each once over all ranks, the longest first."""
         return self._eval_loader("val")

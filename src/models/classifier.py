@@ -1,5 +1,6 @@
 """BERT with a classification head, trained and measured by Lightning."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torchmetrics import MetricCollection
 
 from src.data.labels import MASKED_LABEL
 from src.errors import UserError
+from src.models import linear_probe as probing
 from src.models.archive import archive_in, archive_tokenizer, network_in
 from src.models.last_layer import compute_last_layer_at_cls_only
 from src.models.mean_pooling import Pooling
@@ -37,6 +39,8 @@ class BertClassifier(TransformerModule):
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out.
+        linear_probe: begins with the head that logistic regression finds for the training rows, in place of a random
+            one. For few labels: docs/results.md.
         pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
             mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
             sentence encoder, mean is better, the more so the fewer labels there are: docs/results.md.
@@ -61,6 +65,7 @@ class BertClassifier(TransformerModule):
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
         pooling: Pooling = "cls",
+        linear_probe: bool = False,
         torch_compile: bool = False,
     ) -> None:
         super().__init__()
@@ -87,6 +92,18 @@ class BertClassifier(TransformerModule):
         self.epoch_means = TrainingMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
         self.eval_metrics = classification_metrics(len(names))
+
+    def on_fit_start(self) -> None:
+        """Sets the head, if it is to be probed; a run that is resumed has one."""
+        super().on_fit_start()
+        if not self.hparams["linear_probe"] or self.trainer.ckpt_path is not None:
+            return
+        assert self.model is not None
+        rows = self.trainer.datamodule.train_rows_once()  # type: ignore[attr-defined]
+        some = itertools.islice(rows, 1 if self.trainer.fast_dev_run else None)  # type: ignore[attr-defined]
+        right = probing.probe(self.model, map(self.trainer.strategy.batch_to_device, some))
+        if self.trainer.is_global_zero:
+            print(f"Linear probe: right about {right:.1%} of the training rows, before any step", flush=True)
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -175,10 +192,11 @@ class BertClassifier(TransformerModule):
             self.model = network_in(checkpoint, archive_in(checkpoint, place), place)
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where the optimizer's options differ, or what the head read as the run began."""
-        before = checkpoint["hyper_parameters"].get("pooling", "cls")
-        if before != self.hparams["pooling"]:
-            raise UserError(f"the run to resume began with model.pooling={before}: its top layer is trained already")
+        """Raises UserError where the optimizer's options differ, or how the head and the top layer began."""
+        for name, default in (("pooling", "cls"), ("linear_probe", False)):
+            before = checkpoint["hyper_parameters"].get(name, default)
+            if before != self.hparams[name]:
+                raise UserError(f"the run to resume began with model.{name}={before}, and is trained already")
         super().check_resumption(checkpoint)
 
 

@@ -17,6 +17,7 @@ from src.models.fast_dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS
 from src.models.training_means import TrainingMeans
+from src.runs import AVERAGE_OF_KEY
 
 Batch = dict[str, torch.Tensor]
 
@@ -200,7 +201,11 @@ class TransformerModule(lightning.LightningModule):
             self.epoch_means.restore(checkpoint["epoch_means"])
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where the optimizer's options are not those of the run that is to be resumed."""
+        """Raises UserError where there is no optimizer to resume, or its options are others."""
+        if AVERAGE_OF_KEY in checkpoint:
+            raise UserError(
+                "a mean of runs has no optimizer to go on with: `export` it, and begin with --model.model_name_or_path"
+            )
         before, now = (
             {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
         )
