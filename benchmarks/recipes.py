@@ -65,6 +65,11 @@ class Run:
     peer: str | None = None
     members: int = 1
 
+    def each_member(self) -> list["Run"]:
+        """The runs whose weights are averaged."""
+        seeds = range(self.seed * self.members, (self.seed + 1) * self.members)
+        return [replace(self, members=1, seed=seed) for seed in seeds]
+
     def key(self, split: str, checkpoint: str, eval_rows: int | None) -> str:
         """What makes it another run: all that changes its result but the code, and what folders of weights hold.
 
@@ -127,9 +132,7 @@ def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None, timed:
 
 def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Trained:
     if run.members > 1:
-        one = replace(run, members=1)
-        seeds = range(run.seed * run.members, (run.seed + 1) * run.members)
-        members = [_train(replace(one, seed=seed), checkpoint, eval_rows, timed) for seed in seeds]
+        members = [_train(member, checkpoint, eval_rows, timed) for member in run.each_member()]
         return average(members, checkpoint, f"{run.recipe}-{run.labels or 'own'}-{run.seed}-average")
     options = list(run.options)
     if run.labels is not None:

@@ -24,6 +24,7 @@ better than the runs are: docs/results.md.
 """
 
 _SAME = ("config", "tokenizer", "max_length", "truncation", "labels")
+_WEIGHTS = "model."  # beside them, a state has the sums of metrics
 _LEFT_OUT = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "step_means", "epoch_means")
 
 
@@ -95,10 +96,16 @@ def _check_alike(first: Mapping[str, Any], other: Mapping[str, Any], first_path:
     ours, theirs = first["classifier"], other["classifier"]
     if different := [name for name in _SAME if ours[name] != theirs[name]]:
         raise UserError(f"{pair} cannot be averaged: they differ in {', '.join(different)}")
+    if _shapes(first) != _shapes(other):
+        raise UserError(f"{pair} cannot be averaged: their weights differ in name or shape")
     for name in ("model_name_or_path", "pooling"):
         before, now = (content["hyper_parameters"].get(name) for content in (first, other))
         if before != now:
             raise UserError(f"{pair} cannot be averaged: model.{name} was {before} and {now}, so they began apart")
+
+
+def _shapes(checkpoint: Mapping[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in checkpoint["state_dict"].items() if name.startswith(_WEIGHTS)}
 
 
 def averaged(checkpoints: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def averaged(checkpoints: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     """
     weights = dict(checkpoints[0]["state_dict"])
     for name, value in weights.items():
-        if value.is_floating_point():
+        if name.startswith(_WEIGHTS) and value.is_floating_point():
             each = torch.stack([checkpoint["state_dict"][name].double() for checkpoint in checkpoints])
             weights[name] = each.mean(dim=0).to(value.dtype)
     none = torch.empty(0, dtype=torch.int64)
