@@ -4,28 +4,37 @@ Fine-tuned from the same pretrained weights, networks lie in one basin, and the 
 each does (Wortsman et al. 2022, "Model soups", arXiv 2203.05482). It costs the trainings, and nothing in prediction.
 """
 
-import os
+import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from src import runs
 from src.checkpoint_reading import read_checkpoint
-from src.errors import Interrupted, UsageError, UserError, tell
+from src.checkpoints import DurableCheckpointIO
+from src.data.module import differences
+from src.errors import Interrupted, UsageError, UserError, one_line, tell
 from src.signals import interrupted_by_signals
 
 _DESCRIPTION = """\
 Averages the weights of runs that were fine-tuned from the same pretrained weights, with several seeds, say. The result
-is a new run: `test --ckpt_path best` tests it, `predict` and `export` take it as any other. With few labels it is
+is a new run: `test --ckpt_path best` tests it, `predict` and `export` take it as any other. With 100 labels it is
 better than the runs are: docs/results.md.
 """
 
-_SAME = ("config", "tokenizer", "max_length", "truncation", "labels")
+# what must be the same in all: how a text is read, what the weights were, and which rows judge them
+_READING = ("tokenizer", "max_length", "truncation", "labels")
+_BEGINNING = ("model_name_or_path", "pooling")
+_ROWS = ("dataset", "revision", "where", "text_column", "label_column", "val_size", "test_size", "subset_seed")
+_CHANGES_NO_WEIGHT = ("dropout", "transformers_version")  # in the name of an entry of the configuration
+
 _WEIGHTS = "model."  # beside them, a state has the sums of metrics
-_LEFT_OUT = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "step_means", "epoch_means")
+_LEFT_OUT = ("optimizer_states", "lr_schedulers", "loops", "step_means", "epoch_means")
 
 
 def main(args: list[str]) -> int:
@@ -61,18 +70,25 @@ def _parse(args: list[str]) -> Any:
 
 
 def _average(options: Any) -> None:
-    paths = [_checkpoint(name, options.checkpoint) for name in options.runs]
+    try:
+        paths = [_checkpoint(name, options.checkpoint) for name in options.runs]
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home that is nobody's
+        raise UserError(f"the runs cannot be read: {one_line(error)}") from error
     if twice := {path for path in paths if paths.count(path) > 1}:
         raise UserError(f"{runs.shown(twice.pop())} is named twice")
     checkpoints = [read_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         _check_alike(checkpoints[0], checkpoint, paths[0], path)
+    config = next((file for path in paths if (file := runs.run_of(path) / runs.CONFIG).is_file()), None)
+    if config is None:
+        raise UserError(f"{runs.shown(paths[0])} lies in no run's directory, whose {runs.CONFIG} would tell its data")
+    names = [runs.shown(path) for path in paths]
     run = runs.next_run(Path(options.default_root_dir).expanduser().absolute())
-    target = run / runs.BEST
-    _write(run, averaged(checkpoints, [runs.shown(path) for path in paths]), runs.run_of(paths[0]) / runs.CONFIG)
-    print(f"The mean of {len(paths)} checkpoints: {runs.shown(target)}")
-    print(f"Evaluate it:     python -m src validate --ckpt_path {runs.shown(target)}")
-    print(f"Test it:         python -m src test --ckpt_path {runs.shown(target)}")
+    _write(run, averaged(checkpoints, names), config)
+    made = runs.shown(run / runs.BEST)
+    print(f"The mean of {len(paths)} checkpoints: {made}")
+    print(f"Evaluate it:     python -m src validate --ckpt_path {made}")
+    print(f"Test it:         python -m src test --ckpt_path {made}")
 
 
 def _checkpoint(name: str, kind: str) -> Path:
@@ -89,19 +105,30 @@ def _checkpoint(name: str, kind: str) -> Path:
 
 
 def _check_alike(first: Mapping[str, Any], other: Mapping[str, Any], first_path: Path, path: Path) -> None:
-    """Raises UserError where the mean of the two would mean nothing."""
+    """Raises UserError where the mean of the two would mean nothing, or be judged by rows that one has learned from."""
     if "classifier" not in other:
         raise UserError(f"{runs.shown(path)} is no checkpoint of a BertClassifier")
-    pair = f"{runs.shown(first_path)} and {runs.shown(path)}"
-    ours, theirs = first["classifier"], other["classifier"]
-    if different := [name for name in _SAME if ours[name] != theirs[name]]:
-        raise UserError(f"{pair} cannot be averaged: they differ in {', '.join(different)}")
+    if runs.AVERAGE_OF_KEY in other:
+        raise UserError(f"{runs.shown(path)} is a mean itself: name the runs that it is of")
+    pair = f"{runs.shown(first_path)} and {runs.shown(path)} cannot be averaged"
+    if changed := [name for name in _READING if first["classifier"][name] != other["classifier"][name]]:
+        raise UserError(f"{pair}: they differ in {', '.join(changed)}")
+    if changed_words := differences(_facts(first), _facts(other)):
+        raise UserError(f"{pair}: {changed_words}")
     if _shapes(first) != _shapes(other):
-        raise UserError(f"{pair} cannot be averaged: their weights differ in name or shape")
-    for name in ("model_name_or_path", "pooling"):
-        before, now = (content["hyper_parameters"].get(name) for content in (first, other))
-        if before != now:
-            raise UserError(f"{pair} cannot be averaged: model.{name} was {before} and {now}, so they began apart")
+        raise UserError(f"{pair}: their weights differ in name or shape")
+
+
+def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same, by the option's name."""
+    model = checkpoint.get("hyper_parameters", {})
+    data = checkpoint.get("datamodule_hyper_parameters", {})
+    network = checkpoint["classifier"]["config"]
+    return (
+        {f"model.{name}": model.get(name) for name in _BEGINNING}
+        | {f"data.{name}": data.get(name) for name in _ROWS}
+        | {name: value for name, value in network.items() if not any(word in name for word in _CHANGES_NO_WEIGHT)}
+    )
 
 
 def _shapes(checkpoint: Mapping[str, Any]) -> dict[str, torch.Size]:
@@ -109,7 +136,7 @@ def _shapes(checkpoint: Mapping[str, Any]) -> dict[str, torch.Size]:
 
 
 def averaged(checkpoints: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The first checkpoint with the mean of all their weights, without what training would go on from.
+    """The first checkpoint with the mean of all their weights, in fp32, without what training would go on from.
 
     Args:
         checkpoints: of the same architecture.
@@ -119,13 +146,14 @@ def averaged(checkpoints: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     for name, value in weights.items():
         if name.startswith(_WEIGHTS) and value.is_floating_point():
             each = torch.stack([checkpoint["state_dict"][name].double() for checkpoint in checkpoints])
-            weights[name] = each.mean(dim=0).to(value.dtype)
+            weights[name] = each.mean(dim=0).float()
     none = torch.empty(0, dtype=torch.int64)
-    read = torch.cat([checkpoint["classifier"].get("texts", none) for checkpoint in checkpoints]).unique()
+    read = np.concatenate([checkpoint["classifier"].get("texts", none).numpy() for checkpoint in checkpoints])
+    texts = torch.from_numpy(np.unique(read.view(np.uint64)).view(np.int64))
     kept = {name: value for name, value in checkpoints[0].items() if name not in _LEFT_OUT}
     return kept | {
         "state_dict": weights,
-        "classifier": checkpoints[0]["classifier"] | {"texts": read},
+        "classifier": checkpoints[0]["classifier"] | {"texts": texts},
         "callbacks": {},
         runs.FINISHED_KEY: True,
         runs.AVERAGE_OF_KEY: list(names),
@@ -133,20 +161,16 @@ def averaged(checkpoints: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def _write(run: Path, checkpoint: dict[str, Any], config: Path) -> None:
-    """Makes the run: the checkpoint, and the config of the first of those averaged, without which `test` needs one."""
-    from src.checkpoints import DurableCheckpointIO
-
+    """Makes the run, whole or not at all: the checkpoint, and the config of a run that it is of."""
+    unfinished = run.with_name(f".{run.name}.{uuid.uuid4().hex[:8]}.tmp")
+    said = "".join(f"#   {name}\n" for name in checkpoint[runs.AVERAGE_OF_KEY])
     try:
-        run.mkdir(parents=True)
-        if config.is_file():
-            said = "".join(f"# {name}\n" for name in checkpoint[runs.AVERAGE_OF_KEY])
-            unfinished = run / f".{runs.CONFIG}.tmp"
-            unfinished.write_text(f"# the mean of the weights of these, the first of which was trained so:\n{said}\n")
-            with unfinished.open("a") as stream:
-                stream.write(config.read_text("utf-8"))
-            os.replace(unfinished, run / runs.CONFIG)
-    except FileExistsError:
-        raise UserError(f"another run, started at the same time, has taken {run}: start again") from None
-    except OSError as error:
-        raise UserError(f"{run} could not be written: {error.strerror or error}") from error
-    DurableCheckpointIO().save_checkpoint(checkpoint, run / runs.BEST)
+        unfinished.mkdir(parents=True)
+        text = f"# The mean of the weights of these runs, one of which was trained with what follows:\n{said}\n"
+        (unfinished / runs.CONFIG).write_text(text + config.read_text("utf-8"), "utf-8")
+        DurableCheckpointIO().save_checkpoint(checkpoint, unfinished / runs.BEST)
+        unfinished.rename(run)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{run} could not be written: {getattr(error, 'strerror', None) or one_line(error)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -33,10 +33,11 @@ class DurableCheckpointIO(TorchCheckpointIO):
             os.replace(unfinished, target)
             _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:
-            unfinished.unlink(missing_ok=True)
             kept = f"; the previous {target.name} is intact" if target.exists() else ""
             reason = "no space left on the device" if disk_is_full(error) else one_line(error)
             raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads with `weights_only=True` whatever is asked for."""

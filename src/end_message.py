@@ -48,7 +48,7 @@ def after_test(trainer: Any, checkpoint: Path) -> None:
 def _ended_by(trainer: Any) -> str:
     """What ended a fit before its last step; Lightning says so in a log that is not shown."""
     for callback in trainer.callbacks if trainer.should_stop else ():
-        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return "trainer.max_time"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"EarlyStopping: {callback.stopping_reason_message.partition(' Signaling')[0]}"

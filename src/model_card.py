@@ -104,7 +104,7 @@ def _pretraining_figures(path: Path) -> str:
     if figures is None:
         return "## Results\n\nNone: `python -m src validate --ckpt_path FILE` had not been run when it was exported."
     names = ("mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy")
-    shown = ", ".join(f"{name} {figures[name]:.4f}" for name in names if name in figures)
+    shown = ", ".join(f"{name} {figures[name]:.4f}" for name in names if figures.get(name) is not None)
     return f"## Results\n\n- Validation, with fixed masks and pairs: {shown}."
 
 
@@ -175,7 +175,7 @@ def _figures(path: Path) -> str:
             continue
         interval = f"{figures['accuracy_low']:.4f}–{figures['accuracy_high']:.4f}"
         line = f"- {kind}: accuracy {figures['accuracy']:.4f} (95% CI {interval}, Wilson; n={figures['n']})"
-        rest = ", ".join(f"{name} {figures[name]:.4f}" for name in _METRICS if name in figures)
+        rest = ", ".join(f"{name} {figures[name]:.4f}" for name in _METRICS if figures.get(name) is not None)
         line += f"; {rest}" if rest else ""
         if kind == "Validation":
             line += ". The checkpoint may have been chosen by this figure, which then is too high"

@@ -80,3 +80,26 @@ def test_last_checkpoints_and_files_can_be_named(two_runs: Path, run_cli: Run, t
     torch.testing.assert_close(made["state_dict"]["model.classifier.weight"], (last + best) / 2)
     # nothing of a training is left to go on with: a third of the file
     assert made.keys().isdisjoint({"optimizer_states", "loops"})
+
+
+def test_dropout_and_the_version_of_a_library_may_differ(two_runs: Path, run_cli: Run, tmp_path: Path) -> None:
+    runs = [two_runs / "version_0" / "checkpoints" / "best.ckpt", tmp_path / "other.ckpt"]
+    content = _content(two_runs / "version_1" / "checkpoints" / "best.ckpt")
+    content["classifier"]["config"] |= {"transformers_version": "5.0.0", "hidden_dropout_prob": 0.3}
+    torch.save(content, runs[1])
+    status, _, err = run_cli("average", *map(str, runs))
+    assert status == 0, err
+
+
+def test_a_mean_that_cannot_be_saved_leaves_nothing(two_runs: Path, run_cli: Run) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the config fits, the checkpoint does not
+    try:
+        status, _, err = run_cli("average", str(two_runs / "version_0"), str(two_runs / "version_1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1
+    assert "no space left on the device" in err
+    assert list(Path("lightning_logs").iterdir()) == []

@@ -66,13 +66,27 @@ def test_config_parses_and_all_it_says_is_taken(run_cli: Run, configs: list[Path
     def compare(said: Any, taken: Any, place: str) -> None:
         if isinstance(said, dict) and place.rpartition(".")[2] != "where":
             for key, value in said.items():
-                compare(value, taken[key], f"{place}.{key}")
+                if key.endswith("+"):  # added to what is there
+                    compare(value, taken[key[:-1]][-len(value) :], f"{place}.{key}")
+                else:
+                    compare(value, taken[key], f"{place}.{key}")
         elif place.endswith("class_path"):
             assert taken.endswith(said), place
         else:
             assert taken == said, place
 
     compare(_merged(configs), printed, "")
+
+
+def test_an_overlay_leaves_the_callbacks_of_a_config(run_cli: Run, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/loss"}}
+    own.write_text(yaml.safe_dump({"trainer": {"callbacks": [stopping]}}))
+    for overlay in OVERLAYS:
+        configs = [CONFIGS / "imdb.yaml", own, overlay]
+        status, out, err = run_cli("fit", *_flags(configs), "--print_config")
+        assert status == 0, err
+        assert yaml.safe_load(out)["trainer"]["callbacks"][0]["class_path"] == stopping["class_path"], overlay
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The figures at the end: on the screen, and in a file that other programs read."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ class Results(lightning.Callback):
         else:
             print(", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)))
         unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        # JSON knows no NaN, which is what a loss becomes that diverged
+        known = {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
+        }
+        unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
         os.replace(unfinished, path)
         print(f"Written to {os.path.relpath(path)}", flush=True)

@@ -8,6 +8,9 @@ import torch
 
 from src.data.masking import NOT_MASKED
 
+_MOST_STEPS = 100
+"""On a GPU, whose moments are kept before they are added up."""
+
 
 class Throughput(lightning.Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
@@ -28,6 +31,7 @@ class Throughput(lightning.Callback):
         self.rows = self.computed = 0
         self.tokens: int | torch.Tensor = 0
         self.flops = 0.0
+        self._busy = 0.0
         self._steps: list[tuple[Any, Any]] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -47,6 +51,8 @@ class Throughput(lightning.Callback):
         # but for CUDA's clock, asking for a number is what waits for a device that works behind the program
         self.tokens += lengths.sum() if self._on_cuda else int(lengths.sum())
         self._steps.append((self._started, self._now()))
+        if not self._on_cuda or len(self._steps) == _MOST_STEPS:
+            self._add_up()
         self.computed += batch["attention_mask"].numel()
         if self._on_cpu:
             labels = batch["labels"]
@@ -55,17 +61,18 @@ class Throughput(lightning.Callback):
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
         """The figures since the last call."""
-        if not self._steps:
+        self._add_up()
+        if not self._busy:
             return {}
-        tokens, busy = int(self.tokens), sum(self._seconds(*step) for step in self._steps)
+        tokens = int(self.tokens)
         row = {
-            f"train/{self._unit}_per_s": self.rows * trainer.world_size / busy,
-            "train/tokens_per_s": tokens * trainer.world_size / busy,
+            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._busy,
+            "train/tokens_per_s": tokens * trainer.world_size / self._busy,
             "train/padding_waste": 1 - tokens / self.computed,
         }
         if self._on_cpu:
             self._gemm_rate = self._gemm_rate or gemm_rate()  # not before the first step, which users wait for
-            row["train/share_of_gemm"] = self.flops / busy / self._gemm_rate
+            row["train/share_of_gemm"] = self.flops / self._busy / self._gemm_rate
         self._reset()
         return row
 
@@ -77,11 +84,13 @@ class Throughput(lightning.Callback):
         moment.record()
         return moment
 
-    def _seconds(self, begin: Any, end: Any) -> float:
-        if not self._on_cuda:
-            return float(end - begin)
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1000
+    def _add_up(self) -> None:
+        """The time of the steps since the last call; waits until a GPU has done them."""
+        for begin, end in self._steps:
+            if self._on_cuda:
+                end.synchronize()
+            self._busy += begin.elapsed_time(end) / 1000 if self._on_cuda else end - begin
+        self._steps.clear()
 
 
 def training_flops(config: Any, lengths: torch.Tensor, guessed: int = 0) -> float:

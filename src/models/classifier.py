@@ -39,8 +39,8 @@ class BertClassifier(TransformerModule):
         hidden_dropout: probability; null takes the checkpoint's own.
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out.
-        linear_probe: begins with the head that logistic regression finds for the training rows, in place of a random
-            one. For few labels: docs/results.md.
+        linear_probe: begins with the head that logistic regression finds for the training rows, all of them, whatever
+            the Trainer's limits, in place of a random one. For few labels: docs/results.md.
         pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
             mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
             sentence encoder, mean is better, the more so the fewer labels there are: docs/results.md.
@@ -72,6 +72,7 @@ class BertClassifier(TransformerModule):
         self.save_hyperparameters()
         self.check_training_options()
         self.origin = ClassifierOrigin(model_name_or_path, None, self.dropout_options(), pooling)
+        self._begins_anew = True
         self.eval_loss: WeightedMean
         self.eval_metrics: MetricCollection
 
@@ -96,14 +97,23 @@ class BertClassifier(TransformerModule):
     def on_fit_start(self) -> None:
         """Sets the head, if it is to be probed; a run that is resumed has one."""
         super().on_fit_start()
-        if not self.hparams["linear_probe"] or self.trainer.ckpt_path is not None:
-            return
+        if self.hparams["linear_probe"] and self._begins_anew:
+            self._probe()
+
+    def _probe(self) -> None:
+        trainer: Any = self.trainer
         assert self.model is not None
-        rows = self.trainer.datamodule.train_rows_once()  # type: ignore[attr-defined]
-        some = itertools.islice(rows, 1 if self.trainer.fast_dev_run else None)  # type: ignore[attr-defined]
-        right = probing.probe(self.model, map(self.trainer.strategy.batch_to_device, some))
-        if self.trainer.is_global_zero:
-            print(f"Linear probe: right about {right:.1%} of the training rows, before any step", flush=True)
+        rows = trainer.datamodule.train_rows_once()
+        if trainer.is_global_zero:
+            print(f"Linear probe: reading {len(trainer.datamodule.splits['train']):,} reviews", flush=True)
+        batches = map(trainer.strategy.batch_to_device, itertools.islice(rows, 1 if trainer.fast_dev_run else None))
+        with trainer.precision_plugin.forward_context():
+            right = probing.probe(self.model, batches)
+        # DDP has made the ranks' weights equal before, and machines may round otherwise
+        head = probing.head_of(self.model)
+        head.load_state_dict(trainer.strategy.broadcast({name: w.cpu() for name, w in head.state_dict().items()}))
+        if trainer.is_global_zero:
+            print(f"Linear probe: right about {right:.1%} of them, before any step", flush=True)
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +196,8 @@ class BertClassifier(TransformerModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer, as `load_from_checkpoint` calls it: makes the network that the checkpoint is of."""
         if self._trainer is not None:
+            # a search for a learning rate, too, restores a checkpoint: that of before the first step
+            self._begins_anew = checkpoint["global_step"] == 0
             super().on_load_checkpoint(checkpoint)
         elif self.model is None:
             place = Path("this file")

@@ -11,24 +11,35 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.errors import UserError
+
 _PENALTY = 0.1
 """On the sum of the head's squared weights, beside the mean loss: measured in docs/results.md."""
 
 
 def probe(network: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
-    """Sets the classifier's last linear layer by logistic regression, in place, and leaves all else as it was.
+    """Sets the classifier's head by logistic regression, in place, and leaves all else as it was.
 
     Args:
-        network: a classifier of `transformers`, any family.
+        network: a classifier of `transformers` whose head ends with a linear layer that reads a vector a row.
         batches: of `input_ids`, `attention_mask` and `labels`, on the network's device.
 
     Returns:
         The share of the rows that the head gets right.
+
+    Raises:
+        UserError: it has no such head.
     """
-    head = _head(network)
+    head = head_of(network)
     vectors: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, given: vectors.append(given[0].detach()))
+
+    def keep(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if given[0].dim() != 2:
+            raise _no_head(network)
+        vectors.append(given[0].detach().cpu())  # the rest is done there: not every GPU has float64
+
+    handle = head.register_forward_pre_hook(keep)
     training = network.training
     network.eval()
     try:
@@ -36,7 +47,7 @@ def probe(network: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> flo
             for batch in batches:
                 # not by calling it: a network that is to be compiled would be compiled for this too
                 network.forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-                labels.append(batch["labels"])
+                labels.append(batch["labels"].cpu())
     finally:
         handle.remove()
         network.train(training)
@@ -73,7 +84,20 @@ def logistic_regression(
     return weight.detach(), bias.detach()
 
 
-def _head(network: Any) -> nn.Linear:
-    """The last linear layer with an output a label, whatever a family calls it."""
-    found = [part for part in network.modules() if isinstance(part, nn.Linear)]
-    return next(part for part in reversed(found) if part.out_features == network.config.num_labels)
+def head_of(network: Any) -> nn.Linear:
+    """The last linear layer, with an output a label, whatever a family calls it.
+
+    Raises:
+        UserError: there is none.
+    """
+    last = [part for part in network.modules() if isinstance(part, nn.Linear)][-1]
+    if last.out_features != network.config.num_labels or last.bias is None:
+        raise _no_head(network)
+    return last
+
+
+def _no_head(network: Any) -> UserError:
+    kind = network.config.model_type
+    return UserError(
+        f"model.linear_probe needs a head that reads a vector a review, which a model of the type {kind!r} has not"
+    )

@@ -89,7 +89,10 @@ class TransformerModule(lightning.LightningModule):
         return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
-        """Compiles the network in place, or else makes its dropout fast on a CPU, which a compiler does by itself."""
+        """Compiles the network in place, or else makes its dropout fast on a CPU, which a compiler does by itself.
+
+        And does without cuDNN's attention in this process.
+        """
         # PyTorch prefers cuDNN's attention in bf16 on a Hopper GPU, which plans anew for each length of a batch that it
         # has not seen (pytorch #155958, FunASR #3704): 0.19 s a step in place of 0.04 s (docs/results.md, "On one GPU")
         torch.backends.cuda.enable_cudnn_sdp(False)

@@ -52,15 +52,40 @@ CASES: Cases = {
         MISTAKE,
         ["cannot be averaged: they differ in max_length, labels"],
     ),
+    "other rows to judge it by": (
+        _with(lambda content: content["datamodule_hyper_parameters"].update(subset_seed=7, val_size=30)),
+        MISTAKE,
+        ["cannot be averaged: data.val_size was 24 and is 30; data.subset_seed was 42 and is 7"],
+    ),
+    "another network": (
+        _with(lambda content: content["classifier"]["config"].update(num_hidden_layers=3)),
+        MISTAKE,
+        ["cannot be averaged: num_hidden_layers was 2 and is 3"],
+    ),
+    "a mean": (
+        _with(lambda content: content.update(average_of=["a", "b"])),
+        MISTAKE,
+        ["other.ckpt is a mean itself: name the runs that it is of"],
+    ),
+    "a name that no file can have": (
+        lambda w: ["average", str(w.checkpoint), "x" * 300],
+        MISTAKE,
+        ["the runs cannot be read: "],
+    ),
+    "files that lie in no run": (
+        lambda w: ["average", *(str(w.altered(f"{name}.ckpt", lambda _: None)) for name in "ab")],
+        MISTAKE,
+        ["a.ckpt lies in no run's directory, whose config.yaml would tell its data"],
+    ),
     "other pretrained weights": (
         _with(lambda content: content["hyper_parameters"].update(model_name_or_path="another-bert")),
         MISTAKE,
-        ["cannot be averaged: model.model_name_or_path was ", " and another-bert, so they began apart"],
+        ["cannot be averaged: model.model_name_or_path was ", " and is 'another-bert'"],
     ),
     "another top layer to begin with": (
         _with(lambda content: content["hyper_parameters"].update(pooling="mean")),
         MISTAKE,
-        ["cannot be averaged: model.pooling was cls and mean, so they began apart"],
+        ["cannot be averaged: model.pooling was 'cls' and is 'mean'"],
     ),
     "weights that are missing": (
         _with(lambda content: content["state_dict"].pop("model.classifier.bias")),

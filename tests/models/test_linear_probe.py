@@ -8,8 +8,9 @@ import lightning
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from src.errors import UserError
 from src.models import linear_probe
 from src.models.last_layer import compute_last_layer_at_cls_only
 from tests.models.families import save_distilbert, save_roberta
@@ -92,3 +93,23 @@ def test_a_fit_begins_with_it_whatever_the_seed_and_a_resumed_one_does_not(
     assert status == 0, err
     assert "Linear probe" not in out
     assert torch.equal(First.head, trained)
+
+
+def test_a_search_for_the_learning_rate_comes_before_it(run_cli: Run, tiny_options: list[str]) -> None:
+    finder = "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"
+    search = [finder, "--trainer.callbacks.num_training_steps=6", "--trainer.callbacks.early_stop_threshold=null"]
+    probe = [f"--trainer.callbacks+={__name__}.First", "--model.linear_probe=true", "--trainer.max_steps=1"]
+    status, out, err = run_cli("fit", *tiny_options, *search, *probe)
+    assert status == 0, err
+    assert out.count("Linear probe: right about ") == 1
+
+
+def test_a_head_that_reads_each_token_is_named(tiny_bert: Path) -> None:
+    network: Any = AutoModelForTokenClassification.from_pretrained(tiny_bert, num_labels=3)
+    with pytest.raises(
+        UserError, match=r"^model.linear_probe needs a head that reads a vector a review, which a model "
+    ):
+        linear_probe.probe(network, _batches())
+    network.classifier = torch.nn.Linear(32, 3, bias=False)
+    with pytest.raises(UserError, match=r"of the type 'bert' has not$"):
+        linear_probe.probe(network, _batches())
