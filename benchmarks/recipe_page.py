@@ -72,12 +72,12 @@ def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
 def plot_accuracies(rows: Rows, path: Path) -> None:
     """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed.
 
-    Where some recipes were run with several seeds, those with one are left to the table.
+    Where some recipes were run with several numbers of labels, those with one are left to the table.
     """
     figure, axes = _axes()
-    runs = Counter((row["recipe"], row["labels"]) for row in rows)
-    most = max(runs.values(), default=0)
-    for name in dict.fromkeys(recipe for (recipe, _), n in runs.items() if n > 1 or most == 1):
+    numbers = Counter(recipe for recipe, _ in {(row["recipe"], row["labels"]) for row in rows})
+    most = max(numbers.values(), default=0)
+    for name in dict.fromkeys(row["recipe"] for row in rows if numbers[row["recipe"]] > 1 or most == 1):
         points: dict[int, list[float]] = {}
         for row in rows:
             if row["recipe"] == name and row["labels"]:
