@@ -67,7 +67,7 @@ def test_a_run_from_before_there_was_the_option_began_with_cls(run_cli: Run, tin
     torch.save(content, last)
     status, _, err = run_cli("fit", *options, "--model.pooling=mean", f"--ckpt_path={last}")
     assert status == 1
-    assert err == "error: the run to resume began with model.pooling=cls: its top layer is trained already\n"
+    assert err == "error: the run to resume began with model.pooling=cls, and is trained already\n"
     assert run_cli("fit", *options, f"--ckpt_path={last}")[0] == 0
 
 
