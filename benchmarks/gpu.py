@@ -1,6 +1,6 @@
 """Training on one GPU: this project beside the Hugging Face Trainer, in one run.
 
-    python -m benchmarks.gpu                              # 1,200 reviews, 2 repeats: 5 minutes on an H100
+    python -m benchmarks.gpu                              # 1,200 reviews, 2 repeats: about 8 minutes
     python -m benchmarks.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
 
 Real reviews, batches of 8, at most 512 tokens, one epoch, each in a process of its own, alternating, in reverse order
