@@ -1,11 +1,13 @@
 """The main job from the command line to its files."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from src import runs
 from tests.processes import run
@@ -69,6 +71,25 @@ def test_a_run_that_stops_early_says_why(run_cli: Run, tiny_options: list[str]) 
     status, out, _ = run_cli("fit", *tiny_options, *stop, "--trainer.max_epochs=1")
     assert status == 0
     assert "Ended early" not in out
+
+
+def test_a_loss_that_is_not_a_number_is_null_for_other_programs(
+    run_cli: Run, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
+    best = run / "checkpoints" / "best.ckpt"
+    content = torch.load(best, weights_only=True)
+    content["state_dict"]["model.classifier.bias"].fill_(float("nan"))
+    torch.save(content, best)
+    status, _, err = run_cli("validate", f"--ckpt_path={best}")
+    assert status == 0, err
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    figures = json.loads((run / "validate.json").read_text(), parse_constant=refuse)
+    assert figures["loss"] is None
+    assert figures["n"] == 24
 
 
 def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_options: list[str]) -> None:
