@@ -50,7 +50,7 @@ def vectors(model: str, texts: Sequence[str]) -> dict[tuple[int, str], np.ndarra
     """By layer (0: the embeddings) and kind ("[CLS]", "mean"): float32 of shape (texts, hidden)."""
     with quiet():
         network = AutoModel.from_pretrained(model).eval()
-    ids = Encoder(AutoTokenizer.from_pretrained(model), 256, "head_tail").encode(list(texts))
+    ids = [window for [window] in Encoder(AutoTokenizer.from_pretrained(model), 256, "head_tail").encode(list(texts))]
     order = np.argsort([len(row) for row in ids], kind="stable")
     found: dict[tuple[int, str], np.ndarray] = {}
     for start in tqdm(range(0, len(order), _BATCH_SIZE), desc=model, unit="batch"):

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from src.errors import UserError
-from src.inference import Network, onnx_network, pad, probabilities, torch_network
+from src.inference import Network, flat, means, onnx_network, pad, probabilities, torch_network
 from src.model_card import Agreement, write_card
 from src.models.archive import WEIGHTS, Archive, archive_in, network_in, read_folder, read_network, save_folder
 
@@ -87,11 +87,12 @@ def _plain_network(network: PreTrainedModel) -> Network:
     return run
 
 
-def _probabilities(network: Network, tokens: list[list[int]]) -> np.ndarray:
+def _probabilities(network: Network, texts: list[list[list[int]]]) -> np.ndarray:
     """In batches of 8 in the given order, so that short texts stand beside long ones and padding is checked too."""
-    batches = [tokens[i : i + 8] for i in range(0, len(tokens), 8)]
+    windows, text = flat(texts)
+    batches = [windows[i : i + 8] for i in range(0, len(windows), 8)]
     # 0 is as good as any id, since the mask hides it
-    return probabilities(np.concatenate([network(*pad(batch, 0)) for batch in batches]))
+    return probabilities(means(np.concatenate([network(*pad(batch, 0)) for batch in batches]), text))
 
 
 def _compare(file: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> Agreement:
@@ -102,11 +103,12 @@ def _compare(file: str, expected: np.ndarray, found: np.ndarray, tolerance: floa
     return Agreement(file, len(expected), same, difference)
 
 
-def _check_settings(archive: Archive, written: Archive, texts: list[str], tokens: list[list[int]]) -> None:
+def _check_settings(archive: Archive, written: Archive, texts: list[str], tokens: list[list[list[int]]]) -> None:
     """Raises UserError where what was written cuts or names otherwise; by `transformers` too, if it can cut so."""
     same = written.labels == archive.labels and written.encoder.encode(texts) == tokens
-    if archive.encoder.truncation != "head_tail":
-        same = same and written.encoder.tokenizer(texts, truncation=True)["input_ids"] == tokens
+    if archive.encoder.truncation in ("head", "tail"):
+        cut = written.encoder.tokenizer(texts, truncation=True)["input_ids"]
+        same = same and [[window] for window in cut] == tokens
     if not same:
         raise UserError("the export failed its check: its tokenizer or its labels differ from the checkpoint's")
 

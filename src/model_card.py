@@ -120,6 +120,25 @@ def _front_matter(archive: Archive, model: Mapping[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
+_WINDOWS_SNIPPET = """\
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+network = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER")
+
+
+@torch.no_grad()
+def logits(text: str) -> torch.Tensor:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    n = max(1, -(-len(ids) // (tokenizer.model_max_length - 2)))
+    ends = [len(ids) * i // n for i in range(n + 1)]
+    windows = [[tokenizer.cls_token_id, *ids[a:b], tokenizer.sep_token_id] for a, b in zip(ends, ends[1:])]
+    return torch.cat([network(torch.tensor([window])).logits for window in windows]).mean(dim=0)
+```"""
+
+
 def _usage(archive: Archive, agreements: list[Agreement]) -> str:
     encoder = archive.encoder
     text = (
@@ -136,6 +155,13 @@ def _usage(archive: Archive, agreements: list[Agreement]) -> str:
             "\n\n**This model was trained on a quarter of the tokens from the start of a long text and the rest from "
             "its end. The pipeline cannot cut so: it keeps the start, and its labels of long texts differ from "
             "those of `python -m src predict --ckpt_path THIS_FOLDER`, which the figures below belong to.**"
+        )
+    if encoder.truncation == "windows":
+        text += (
+            "\n\n**This model was trained on windows of a long text, and its label is that of the mean of the windows' "
+            "logits. The pipeline reads the first only, and its labels of long texts differ from those of "
+            "`python -m src predict --ckpt_path THIS_FOLDER`, which the figures below belong to.** With `transformers` "
+            f"and the network alone, on windows of at most {encoder.max_length} tokens:\n\n{_WINDOWS_SNIPPET}"
         )
     for file in (agreement.file for agreement in agreements if agreement.file.endswith(".onnx")):
         kind = "int8, for ONNX Runtime only" if "int8" in file else "fp32"

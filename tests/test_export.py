@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -168,10 +169,30 @@ def test_other_truncations_stay_with_the_model(
     found = load("folder")
     assert found.encoder.truncation == truncation
     assert found.encoder.encode(texts) == expected.encoder.encode(texts)
-    by_transformers = AutoTokenizer.from_pretrained("folder")(texts, truncation=True)["input_ids"]
+    by_transformers = [[ids] for ids in AutoTokenizer.from_pretrained("folder")(texts, truncation=True)["input_ids"]]
     assert (by_transformers == expected.encoder.encode(texts)) == (truncation == "tail")
     warned = "The pipeline cannot cut so" in Path("folder/README.md").read_text()
     assert warned == (truncation == "head_tail")
+
+
+def test_the_card_of_windows_says_how_to_put_them_together(
+    tiny_checkpoint: Path, texts: list[str], run_cli: Run
+) -> None:
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["classifier"] |= {"truncation": "windows", "max_length": 16}
+    torch.save(content, "other.ckpt")
+    status, _, err = run_cli("export", "--ckpt_path=other.ckpt", "--output=folder", "--onnx")
+    assert status == 0, err
+    expected = load("other.ckpt")
+    assert max(map(len, expected.encoder.encode(texts))) > 1
+    card = Path("folder/README.md").read_text()
+    assert "The pipeline reads the first only" in card
+    snippet = card.split("```python\n")[2].split("```")[0].replace("THIS_FOLDER", "folder")
+    said: dict[str, Any] = {}
+    exec(snippet, said)
+    by_card = torch.stack([said["logits"](text) for text in texts])
+    for found in (by_card, load("folder").logits(texts), load("folder/model.onnx").logits(texts)):
+        np.testing.assert_allclose(found, expected.logits(texts), atol=1e-5)
 
 
 # ---- no half export ------------------------------------------------------------------------------------------------

@@ -35,13 +35,16 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 
 def expected_probabilities(checkpoint: Path, texts: list[str]) -> np.ndarray:
-    """By the plain network of `transformers`, one text at a time, so with no padding."""
+    """By the plain network of `transformers`, one window at a time, so with no padding."""
     content = torch.load(checkpoint, weights_only=True)
     archive = archive_in(content, checkpoint)
     network = network_in(content, archive, checkpoint)
     with torch.inference_mode():
-        rows = [network(torch.tensor(archive.encoder.encode([text]))).logits.softmax(-1) for text in texts]
-    return torch.cat(rows).numpy()
+        answers = [
+            torch.cat([network(torch.tensor([window])).logits for window in windows]).mean(dim=0).softmax(-1)
+            for windows in archive.encoder.encode(texts)
+        ]
+    return torch.stack(answers).numpy()
 
 
 # ---- formats -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ class PlainProgress(lightning.Callback):
     """Prints a line every ten seconds with epoch, step, loss, speed and the time left, and one after validation."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._rows = 0
+        self._rows = 0.0
         self._started = self._printed = time.monotonic()
         self._first_batch = trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
@@ -22,7 +22,7 @@ class PlainProgress(lightning.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        self._rows += len(batch["input_ids"]) * trainer.world_size
+        self._rows += len(batch["input_ids"]) * trainer.world_size / trainer.datamodule.windows_a_row  # type: ignore
         now = time.monotonic()
         n_batches = trainer.num_training_batches
         last = batch_idx + 1 == n_batches

@@ -17,7 +17,8 @@ class Throughput(lightning.Callback):
 
     Over the steps since the last row of the log, in which `StepLog` writes them; the time between steps, in which
     batches are loaded, is not counted. A GPU's clock tells when a step began and ended there, so that the program need
-    not wait for it after each. padding_waste is the share of computed tokens that are padding. share_of_gemm (on a CPU
+    not wait for it after each. Of reviews in several windows, the windows are counted, and divided by how many a review
+    has on average. padding_waste is the share of computed tokens that are padding. share_of_gemm (on a CPU
     only) is the floating-point operations that the real tokens need, a second, over the rate of an fp32 matrix product
     measured after the first steps.
     """
@@ -37,6 +38,7 @@ class Throughput(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._reset()
         self._unit = pl_module.rows_are
+        self._windows_a_row = trainer.datamodule.windows_a_row  # type: ignore[attr-defined]
         self._on_cpu = trainer.strategy.root_device.type == "cpu"
         self._on_cuda = trainer.strategy.root_device.type == "cuda"
 
@@ -66,7 +68,7 @@ class Throughput(lightning.Callback):
             return {}
         tokens = int(self.tokens)
         row = {
-            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._busy,
+            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._windows_a_row / self._busy,
             "train/tokens_per_s": tokens * trainer.world_size / self._busy,
             "train/padding_waste": 1 - tokens / self.computed,
         }

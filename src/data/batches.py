@@ -131,27 +131,36 @@ class TrainLoader(DataLoader[dict[str, torch.Tensor]]):
 
 
 class Collator:
-    """Makes a batch of rows: `input_ids`, `attention_mask` of shape (rows, tokens) and `labels` of shape (rows,)."""
+    """Makes a batch of reviews, of each of which some windows are read.
 
-    def __init__(self, pad_token_id: int, padding: Padding, max_length: int) -> None:
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` (reviews,). With `by_review`, `review`
+    of the shape (windows,) tells to which review of the batch a window belongs; without, each has one.
+    """
+
+    def __init__(self, pad_token_id: int, padding: Padding, max_length: int, by_review: bool = False) -> None:
         self.pad_token_id = pad_token_id
         self.padding = padding
         self.max_length = max_length
+        self.by_review = by_review
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        width = self.max_length if self.padding == "max_length" else max(len(row["input_ids"]) for row in rows)
-        input_ids = torch.full((len(rows), width), self.pad_token_id, dtype=torch.long)
-        attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            n = len(row["input_ids"])
-            input_ids[i, :n] = torch.as_tensor(row["input_ids"], dtype=torch.long)
-            attention_mask[i, :n] = 1
-        labels = torch.tensor([row["label"] for row in rows], dtype=torch.long)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    def __call__(self, reviews: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        windows = [window for review in reviews for window in review["windows"]]
+        width = self.max_length if self.padding == "max_length" else max(map(len, windows))
+        input_ids = torch.full((len(windows), width), self.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros((len(windows), width), dtype=torch.long)
+        for i, window in enumerate(windows):
+            input_ids[i, : len(window)] = torch.as_tensor(window, dtype=torch.long)
+            attention_mask[i, : len(window)] = 1
+        labels = torch.tensor([review["label"] for review in reviews], dtype=torch.long)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        if self.by_review:
+            counts = torch.tensor([len(review["windows"]) for review in reviews])
+            batch["review"] = torch.repeat_interleave(torch.arange(len(reviews)), counts)
+        return batch
 
 
-class PreparedRows(Dataset[dict[str, Any]]):
-    """Prepared rows by number, read from Arrow on disk as they are asked for."""
+class PreparedReviews(Dataset[dict[str, Any]]):
+    """Prepared reviews by number, each with all its windows, read from Arrow on disk as they are asked for."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -164,10 +173,53 @@ class PreparedRows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         if indices == [EMPTY_SHARE]:
-            shortest = {"input_ids": self.rows[0]["input_ids"][:1], "label": MASKED_LABEL}
-            return [shortest]
+            return [_masked(self.rows[0])]
         columns = self.rows[indices]
         return [
-            {"input_ids": ids, "label": label}
-            for ids, label in zip(columns["input_ids"], columns["label"], strict=True)
+            {"windows": _parted(ids, windows), "label": label}
+            for ids, windows, label in zip(columns["input_ids"], columns["windows"], columns["label"], strict=True)
         ]
+
+
+class PreparedWindows(Dataset[dict[str, Any]]):
+    """The windows of all prepared reviews by number, each as a review of its own with the label of the whole.
+
+    Attributes:
+        lengths: tokens of each window, int64 of shape (windows,).
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        windows = rows.data.column("windows").combine_chunks()
+        counts = windows.value_lengths().to_numpy(zero_copy_only=False)
+        self.lengths = windows.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        self._review = np.repeat(np.arange(len(counts)), counts)
+        self._place = np.arange(len(self.lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        if indices == [EMPTY_SHARE]:
+            return [_masked(self.rows[0])]
+        columns = self.rows[self._review[indices].tolist()]
+        places = self._place[indices].tolist()
+        return [
+            {"windows": [_parted(ids, windows)[place]], "label": label}
+            for ids, windows, label, place in zip(
+                columns["input_ids"], columns["windows"], columns["label"], places, strict=True
+            )
+        ]
+
+
+def _parted(ids: list[int], lengths: list[int]) -> list[list[int]]:
+    ends = np.cumsum(lengths).tolist()
+    return [ids[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+
+
+def _masked(row: dict[str, Any]) -> dict[str, Any]:
+    """A review of one token that counts in nothing."""
+    return {"windows": [row["input_ids"][:1]], "label": MASKED_LABEL}

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from src.data.batches import Collator, Padding, PreparedRows
+from src.data.batches import Collator, Padding, PreparedReviews, PreparedWindows
 from src.data.cache import cache_dir
 from src.data.fingerprints import hash_texts
 from src.data.module import PreparedDataModule
@@ -36,12 +35,13 @@ class ImdbDataModule(PreparedDataModule):
         test_size: rows to test on, from the start of the shuffled test split; null takes all. Without a test split,
             they are the last rows of the shuffled training split, and validation takes those before them.
         subset_seed: seed of those shuffles, as in `datasets.Dataset.shuffle(seed)`.
-        max_length: tokens a review may have, special tokens included.
-        truncation: what is kept of a longer one: its head, its tail, or a quarter from the head and the rest from the
-            tail (head_tail).
+        max_length: tokens that are read at once, special tokens included.
+        truncation: what is read of a longer review: its head, its tail, a quarter from the head and the rest from the
+            tail (head_tail), or all of it, in windows of like length, each of which is trained on by itself; the
+            answer is then the mean of their logits (windows).
         padding: to the longest review of the batch, or to max_length.
         group_by_length: trains on batches of reviews of like length, which saves padding; the order stays random.
-        batch_size: reviews a training step, per device.
+        batch_size: reviews (or windows) a training step, per device.
         eval_batch_size: reviews a validation or test step, per device; null takes batch_size.
         num_workers: processes that load batches. Reading prepared rows is quick, so 0 (none) is fastest here.
     """
@@ -82,6 +82,8 @@ class ImdbDataModule(PreparedDataModule):
         self._check_unread(prepared)
         self.check_resumption()
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
+        if self.hparams["truncation"] == "windows":
+            counts += f"; the first in {len(PreparedWindows(prepared.rows('train'))):,} windows"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 
     def _check_unread(self, prepared: Prepared) -> None:
@@ -103,6 +105,8 @@ class ImdbDataModule(PreparedDataModule):
             self.splits[name] = prepared.rows(name)
             if stage != "fit" and not len(self.splits[name]):
                 raise UserError(f"there are no rows to {stage} on: data.{name}_size is 0")
+        if stage == "fit":
+            self.windows_a_row = len(self.lengths("train")) / len(self.splits["train"])
 
     def _prepare(self) -> Prepared:
         h: Any = self.hparams
@@ -114,16 +118,24 @@ class ImdbDataModule(PreparedDataModule):
         self.key = prepared.key
         return prepared
 
-    def dataset(self, name: str) -> Dataset[Any]:
-        """Token ids and labels."""
-        return PreparedRows(self.splits[name].select_columns(["input_ids", "label"]))
+    def dataset(self, name: str) -> PreparedReviews | PreparedWindows:
+        """Token ids and labels: to train on, of each window; to be judged by, of each review."""
+        rows = self.splits[name].select_columns(["input_ids", "windows", "label"])
+        return PreparedWindows(rows) if name == "train" else PreparedReviews(rows)
+
+    def lengths(self, name: str) -> np.ndarray:
+        """Tokens of each item of `dataset(name)`."""
+        dataset = self.dataset(name)
+        return dataset.lengths if isinstance(dataset, PreparedWindows) else super().lengths(name)
 
     def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
         """Pads to `padding`."""
+        h: Any = self.hparams
         pad_token_id = self.encoder.tokenizer.pad_token_id
         if pad_token_id is None:
             raise UserError("the tokenizer has no padding token, so reviews cannot be put into batches")
-        return Collator(pad_token_id, self.hparams["padding"], self.hparams["max_length"])
+        by_review = h.truncation == "windows" and name != "train"
+        return Collator(pad_token_id, h.padding, h.max_length, by_review)
 
 
 _ROWS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}

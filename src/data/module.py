@@ -27,10 +27,12 @@ class PreparedDataModule(lightning.LightningDataModule):
 
     Attributes:
         rows_are: what a row of a batch is, in the plural; that of the module that can learn from it.
+        windows_a_row: rows of training batches for each of them, on average.
         train_batches: what names the rows of training batches.
     """
 
     rows_are: str
+    windows_a_row = 1.0
     train_batches: type[TrainBatches] = TrainBatches
 
     def __init__(self) -> None:

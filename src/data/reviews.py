@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ USES = {"train": "training", "val": "validation", "test": "testing"}
 _FEATURES = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
+        "windows": datasets.List(datasets.Value("int32")),
         "length": datasets.Value("int32"),
         "label": datasets.Value("int64"),
         "row": datasets.Value("int64"),
@@ -63,7 +65,11 @@ class Prepared:
         return names
 
     def rows(self, name: str) -> datasets.Dataset:
-        """The rows of a subset: `input_ids`, `length`, `label`, `text`, and `row`, their number after `where`."""
+        """The rows of a subset.
+
+        `input_ids` are those of its windows one after another, `windows` the tokens of each, `length` of all; `label`,
+        `text`, and `row`, its number after `where`.
+        """
         return stored_rows(self.folder / name, _FEATURES)
 
 
@@ -166,9 +172,11 @@ def _tokenize(
     check_texts(texts, column, rows.indices, rows.split)
 
     def tokens(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        ids = encoder.encode(batch[column])
+        windows = encoder.encode(batch[column])
+        ids = [list(chain.from_iterable(row)) for row in windows]
         return {
             "input_ids": ids,
+            "windows": [[len(window) for window in row] for row in windows],
             "length": [len(row) for row in ids],
             "label": labels[indices].tolist(),
             "row": rows.indices[indices].tolist(),

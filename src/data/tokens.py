@@ -1,8 +1,10 @@
-"""Text to token ids, cut to a length: the one definition that training, prediction and export share."""
+"""Text to token ids, cut to a length or into windows: the one definition that training, prediction and export share."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -10,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from src.errors import UserError
 
-Truncation = Literal["head", "tail", "head_tail"]
+Truncation = Literal["head", "tail", "head_tail", "windows"]
 
 # Sun et al. 2019 (https://arxiv.org/abs/1905.05583), section 5.3.1: the first 128 and the last 382 of 510 tokens
 _HEAD_SHARE = 128 / 510
@@ -24,19 +26,22 @@ class Encoder:
 
     Attributes:
         tokenizer: a fast tokenizer.
-        max_length: tokens a review may have, with the special ones.
-        truncation: which part of a longer review is kept.
+        max_length: tokens the network reads at once, with the special ones.
+        truncation: which part of a longer review is kept; "windows" is all of it.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     truncation: Truncation
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text, not padded."""
+    def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
+        """The token ids of the windows of each text, not padded; one window, unless `truncation` is "windows"."""
         prefix, suffix = self._special_tokens()
         room = self.max_length - len(prefix) - len(suffix)
-        return [prefix + cut(body, room, self.truncation) + suffix for body in token_ids(self.tokenizer, texts)]
+        return [
+            [prefix + window + suffix for window in cut(body, room, self.truncation)]
+            for body in token_ids(self.tokenizer, texts)
+        ]
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
@@ -68,16 +73,24 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
 
 
-def cut(body: list[int], room: int, truncation: Truncation) -> list[int]:
-    """At most `room` of the tokens `body`: the first, the last, or a quarter from the start, the rest from the end."""
+def cut(body: list[int], room: int, truncation: Truncation) -> list[list[int]]:
+    """What is read of the tokens `body`, in windows of at most `room`.
+
+    One window with the first, the last, or a quarter from the start and the rest from the end; or all of them, in as
+    few windows as will do, which are alike in length, so that none is too short to say something.
+    """
     if len(body) <= room:
-        return body
+        return [body]
+    if truncation == "windows":
+        n = math.ceil(len(body) / room)
+        ends = [len(body) * i // n for i in range(n + 1)]
+        return [body[start:end] for start, end in pairwise(ends)]
     if truncation == "head":
-        return body[:room]
+        return [body[:room]]
     if truncation == "tail":
-        return body[-room:]
+        return [body[-room:]]
     head = round(room * _HEAD_SHARE)
-    return body[:head] + body[len(body) - (room - head) :]
+    return [body[:head] + body[len(body) - (room - head) :]]
 
 
 def check_length(max_length: int, longest: int | None, model: str, option: str = "data.max_length") -> None:

@@ -21,6 +21,7 @@ from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
 from src.models.training_means import TrainingMeans
 from src.models.weighted_mean import WeightedMean
+from src.models.windows import mean_over_windows
 
 
 class BertClassifier(TransformerModule):
@@ -113,7 +114,7 @@ class BertClassifier(TransformerModule):
         head = probing.head_of(self.model)
         head.load_state_dict(trainer.strategy.broadcast({name: w.cpu() for name, w in head.state_dict().items()}))
         if trainer.is_global_zero:
-            print(f"Linear probe: right about {right:.1%} of them, before any step", flush=True)
+            print(f"Linear probe: right about {right:.1%} of what it read, before any step", flush=True)
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -152,11 +153,19 @@ class BertClassifier(TransformerModule):
         return {"logits": self._evaluate(batch)}
 
     def _evaluate(self, batch: Batch) -> torch.Tensor:
-        logits: torch.Tensor = self(batch["input_ids"], batch["attention_mask"])
+        logits = self._logits_of_reviews(batch)
         real = (batch["labels"] != MASKED_LABEL).float()
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
         self.eval_metrics.update(logits.softmax(dim=-1), batch["labels"])
         return logits
+
+    def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
+        """Logits of shape (reviews, labels), of reviews in one window or in several."""
+        n = len(batch["labels"])
+        # as many windows at once as there are reviews, so that memory does not grow with their length
+        parts = zip(batch["input_ids"].split(n), batch["attention_mask"].split(n), strict=True)
+        logits = torch.cat([self(ids, mask) for ids, mask in parts])
+        return mean_over_windows(logits, batch["review"], n) if "review" in batch else logits
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,8 @@ from src.data.batches import (
     EMPTY_SHARE,
     Collator,
     EvalBatches,
-    PreparedRows,
+    PreparedReviews,
+    PreparedWindows,
     TrainBatches,
     TrainLoader,
     plan_epoch,
@@ -119,19 +121,20 @@ def test_evaluation_covers_each_row_once(batch_size: int, seed: int) -> None:
                 assert all(len(batch) <= batch_size for batch in batches)
 
 
-class _Rows:
-    """Prepared rows as `datasets` gives them: row i is i + 1 tokens long."""
+def _rows(n: int) -> datasets.Dataset:
+    """Prepared rows in one window each: row i is i + 1 tokens long."""
+    lengths = range(1, n + 1)
+    ids = [[7] * length for length in lengths]
+    return datasets.Dataset.from_dict(
+        {"input_ids": ids, "windows": [[length] for length in lengths], "label": list(range(n))}
+    )
 
-    def __init__(self, n: int) -> None:
-        self.n = n
 
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, rows: list[int] | int) -> dict[str, object]:
-        if isinstance(rows, int):
-            return {"input_ids": [7] * (rows + 1), "label": rows}
-        return {"input_ids": [[7] * (row + 1) for row in rows], "label": list(rows)}
+def _rows_in_windows() -> datasets.Dataset:
+    """Prepared rows in windows of 3 and 2 tokens, of 1, and of 2, 2 and 1."""
+    windows = [[3, 2], [1], [2, 2, 1]]
+    ids = [list(range(10 * i, 10 * i + sum(lengths))) for i, lengths in enumerate(windows)]
+    return datasets.Dataset.from_dict({"input_ids": ids, "windows": windows, "label": [1, 0, 2]})
 
 
 def _loader(n: int, batch_size: int, position: tuple[int, int], workers: int = 0) -> TrainLoader:
@@ -139,7 +142,7 @@ def _loader(n: int, batch_size: int, position: tuple[int, int], workers: int = 0
         np.arange(1, n + 1), batch_size=batch_size, seed=3, group_by_length=False, rank=0, world_size=1
     )
     return TrainLoader(
-        PreparedRows(_Rows(n)),
+        PreparedWindows(_rows(n)),
         batch_sampler=sampler,
         collate_fn=Collator(0, "longest", 99),
         position=lambda: position,
@@ -181,7 +184,7 @@ def test_loader_draws_nothing_from_the_global_generator_if_it_has_its_own() -> N
 
 
 def test_padding_to_the_longest_and_to_max_length() -> None:
-    rows = PreparedRows(_Rows(10)).__getitems__([4, 1, 2])
+    rows = PreparedWindows(_rows(10)).__getitems__([4, 1, 2])
     batch = Collator(9, "longest", 20)(rows)
     assert batch["input_ids"].tolist() == [[7, 7, 7, 7, 7], [7, 7, 9, 9, 9], [7, 7, 7, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
@@ -193,7 +196,31 @@ def test_padding_to_the_longest_and_to_max_length() -> None:
     assert wide["attention_mask"].sum() == batch["attention_mask"].sum()
 
 
-def test_empty_share_is_one_masked_row() -> None:
-    batch = Collator(0, "longest", 20)(PreparedRows(_Rows(10)).__getitems__([EMPTY_SHARE]))
+def test_training_reads_each_window_by_itself() -> None:
+    windows = PreparedWindows(_rows_in_windows())
+    assert windows.lengths.tolist() == [3, 2, 1, 2, 2, 1]
+    assert [(item["windows"], item["label"]) for item in (windows[i] for i in range(len(windows)))] == [
+        ([[0, 1, 2]], 1),
+        ([[3, 4]], 1),
+        ([[10]], 0),
+        ([[20, 21]], 2),
+        ([[22, 23]], 2),
+        ([[24]], 2),
+    ]
+    assert windows.__getitems__([4, 0]) == [windows[4], windows[0]]
+
+
+def test_evaluation_reads_all_windows_of_a_review_together() -> None:
+    batch = Collator(9, "longest", 20, by_review=True)(PreparedReviews(_rows_in_windows()).__getitems__([2, 1, 0]))
+    ids = [[20, 21, 9], [22, 23, 9], [24, 9, 9], [10, 9, 9], [0, 1, 2], [3, 4, 9]]
+    assert batch["input_ids"].tolist() == ids
+    assert batch["attention_mask"].tolist() == [[int(id_ != 9) for id_ in row] for row in ids]
+    assert batch["labels"].tolist() == [2, 0, 1]
+    assert batch["review"].tolist() == [0, 0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("rows", [PreparedReviews, PreparedWindows])
+def test_empty_share_is_one_masked_row(rows: type[PreparedReviews] | type[PreparedWindows]) -> None:
+    batch = Collator(0, "longest", 20)(rows(_rows(10)).__getitems__([EMPTY_SHARE]))
     assert batch["labels"].tolist() == [MASKED_LABEL]
     assert batch["attention_mask"].sum() == 1, "attention over no token at all is not a number"

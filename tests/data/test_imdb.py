@@ -32,7 +32,8 @@ def _check_rows(data: ImdbDataModule, frame: pd.DataFrame) -> None:
             assert row["text"] == frame["text"][row["row"]]
             assert data.label_names[row["label"]] == str(frame["label"][row["row"]])
             assert row["length"] == len(row["input_ids"])
-            assert row["input_ids"] == data.encoder.encode([row["text"]])[0]
+            [[window]] = data.encoder.encode([row["text"]])
+            assert (row["input_ids"], row["windows"]) == (window, [len(window)])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

@@ -42,7 +42,7 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
 @pytest.mark.parametrize("max_length", [8, 9, 33, 128])
 def test_head_is_the_tokenizers_own_truncation(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     expected = tokenizer(TEXTS, truncation=True, max_length=max_length)["input_ids"]
-    assert Encoder(tokenizer, max_length, "head").encode(TEXTS) == expected
+    assert Encoder(tokenizer, max_length, "head").encode(TEXTS) == [[ids] for ids in expected]
 
 
 def test_facts_of_a_tokenizer_stay_when_it_is_used(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -60,7 +60,7 @@ def test_facts_of_a_tokenizer_stay_when_it_is_used(tokenizer: PreTrainedTokenize
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
 def test_special_tokens_are_kept(tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> None:
     whole = tokenizer(TEXTS)["input_ids"]
-    for ids, uncut in zip(Encoder(tokenizer, 16, truncation).encode(TEXTS), whole, strict=True):
+    for [ids], uncut in zip(Encoder(tokenizer, 16, truncation).encode(TEXTS), whole, strict=True):
         assert len(ids) == min(16, len(uncut))
         assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
         body, uncut_body = ids[1:-1], uncut[1:-1]
@@ -72,15 +72,38 @@ def test_special_tokens_are_kept(tokenizer: PreTrainedTokenizerBase, truncation:
             assert body == uncut_body[:4] + uncut_body[-10:]
 
 
+@pytest.mark.parametrize("max_length", [8, 16, 128])
+def test_windows_hold_all_of_a_text_each_with_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> None:
+    whole = tokenizer(TEXTS)["input_ids"]
+    for windows, uncut in zip(Encoder(tokenizer, max_length, "windows").encode(TEXTS), whole, strict=True):
+        assert all(len(ids) <= max_length for ids in windows)
+        assert {(ids[0], ids[-1]) for ids in windows} == {(tokenizer.cls_token_id, tokenizer.sep_token_id)}
+        assert [id_ for ids in windows for id_ in ids[1:-1]] == uncut[1:-1]
+        if len(uncut) <= max_length:
+            assert windows == [uncut]
+
+
+@given(length=st.integers(0, 700), room=st.integers(1, 510))
+def test_windows_are_as_few_and_as_alike_as_can_be(length: int, room: int) -> None:
+    windows = cut(list(range(length)), room, "windows")
+    assert [token for window in windows for token in window] == list(range(length))
+    assert len(windows) == max(1, -(-length // room))
+    sizes = {len(window) for window in windows}
+    assert max(sizes) <= room
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_head_tail_of_512_is_128_and_382() -> None:
-    kept = cut(list(range(1000)), 510, "head_tail")
+    [kept] = cut(list(range(1000)), 510, "head_tail")
     assert kept == [*range(128), *range(1000 - 382, 1000)]
 
 
 @given(length=st.integers(0, 700), room=st.integers(1, 510), truncation=st.sampled_from(["head", "tail", "head_tail"]))
 def test_cut_keeps_as_much_as_there_is_room_for(length: int, room: int, truncation: Truncation) -> None:
     body = list(range(length))
-    kept = cut(body, room, truncation)
+    [kept] = cut(body, room, truncation)
     assert len(kept) == min(length, room)
     assert kept == sorted(set(kept)), "tokens repeated or out of order"
     if length <= room:
