@@ -99,16 +99,16 @@ def _process(seconds: float, faults: int) -> dict[str, Any]:
 
 def test_training_table() -> None:
     found = {}
-    for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "quickstart": 1.0}.items():
+    for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "short": 1.0}.items():
         found[name] = [training_page.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
-    assert found["quickstart"][0]["share"] == pytest.approx(0.8)
+    assert found["short"][0]["share"] == pytest.approx(0.8)
     row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
     titles = {name: variant.name for name, variant in training.VARIANTS.items()}
     table = training_page.render(titles, found, {2000: [row] * 3, 25_000: [row | {"max_rss_mib": 1050.0}] * 3})
     assert "| training, reviews/s | 1.00 (1.00 to 1.00) | 4.00 (4.00 to 4.00) | 2.00" in table
     assert "| training, A's recipe, against A | 4.00× | at least 3.4× |" in table
     assert "| training, A's recipe, against B | 2.00× |" in table
-    assert "| training, quickstart's recipe, against A | 8.00× |" in table
+    assert "| training, 256 tokens, against A | 8.00× |" in table
     assert "| preparing 25,000 reviews, second launch | 0.30 s |" in table
     assert "| peak memory, 25,000 reviews against 2,000 | 1.05× |" in table
 
