@@ -26,8 +26,8 @@ from src.runs import LAST, runs
 
 _WORK = Path("build") / "stress"
 _CONFIG = """
-data: {init_args: {train_size: 160, val_size: 40, test_size: 8, max_length: 128}}
-model: {init_args: {attention_dropout: null}}
+data: {init_args: {train_size: 160, val_size: 40, test_size: 8, max_length: 128, truncation: head_tail}}
+model: {init_args: {attention_dropout: null, linear_probe: false}}
 trainer:
   max_epochs: 10
   log_every_n_steps: 1

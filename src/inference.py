@@ -49,20 +49,22 @@ class Classifier:
         batch_size: int = 8,
         done: Callable[[int], None] = lambda _texts: None,
     ) -> np.ndarray:
-        """The same for encoded texts, of which each is one window or several; `done` is told how many are begun.
+        """The same for encoded texts, each in one window or several; `done` is told how many a batch has finished.
 
         Batches are of like length, so that hardly any padding is computed: 1.01 times the tokens there are for 512
         reviews at batch size 8, in place of 1.26 in the given order (IMDb cut at 256 tokens).
         """
         windows, text = flat(texts)
-        first = np.diff(text, prepend=-1) > 0
+        left = np.bincount(text, minlength=len(texts))
         logits = np.empty((len(windows), len(self.labels)), dtype=np.float32)
         order = sorted(range(len(windows)), key=lambda row: -len(windows[row]))
         pad_token_id = self.encoder.tokenizer.pad_token_id or 0
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             logits[rows] = self.network(*pad([windows[row] for row in rows], pad_token_id))
-            done(int(first[rows].sum()))
+            read, n_read = np.unique(text[rows], return_counts=True)
+            left[read] -= n_read
+            done(int((left[read] == 0).sum()))
         return means(logits, text)
 
 

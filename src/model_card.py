@@ -11,6 +11,7 @@ import yaml
 
 from src import runs
 from src.data.held_out import finetuning_config
+from src.data.tokens import Encoder
 from src.models.archive import READ_TEXTS, Archive
 
 _PACKAGES = ("torch", "transformers", "lightning", "onnxruntime")
@@ -120,32 +121,13 @@ def _front_matter(archive: Archive, model: Mapping[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
-_WINDOWS_SNIPPET = """\
-```python
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
-network = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER")
-
-
-@torch.no_grad()
-def logits(text: str) -> torch.Tensor:
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    n = max(1, -(-len(ids) // (tokenizer.model_max_length - 2)))
-    ends = [len(ids) * i // n for i in range(n + 1)]
-    windows = [[tokenizer.cls_token_id, *ids[a:b], tokenizer.sep_token_id] for a, b in zip(ends, ends[1:])]
-    return torch.cat([network(torch.tensor([window])).logits for window in windows]).mean(dim=0)
-```"""
-
-
 def _usage(archive: Archive, agreements: list[Agreement]) -> str:
     encoder = archive.encoder
     text = (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         'classify = pipeline("text-classification", "THIS_FOLDER")\n'
         'classify("A wonderful film.", truncation=True)\n```\n\n'
-        f"Texts are cut to {encoder.max_length} tokens, special tokens included, as in training; "
+        f"Texts are cut to {encoder.max_length} tokens, special tokens included; "
         "without `truncation=True` the pipeline fails on longer ones than the network takes."
     )
     if encoder.truncation == "tail":
@@ -159,9 +141,9 @@ def _usage(archive: Archive, agreements: list[Agreement]) -> str:
     if encoder.truncation == "windows":
         text += (
             "\n\n**This model was trained on windows of a long text, and its label is that of the mean of the windows' "
-            "logits. The pipeline reads the first only, and its labels of long texts differ from those of "
+            "logits. The pipeline reads its start only, and its labels of long texts differ from those of "
             "`python -m src predict --ckpt_path THIS_FOLDER`, which the figures below belong to.** With `transformers` "
-            f"and the network alone, on windows of at most {encoder.max_length} tokens:\n\n{_WINDOWS_SNIPPET}"
+            f"alone:\n\n{_windows_snippet(encoder)}"
         )
     for file in (agreement.file for agreement in agreements if agreement.file.endswith(".onnx")):
         kind = "int8, for ONNX Runtime only" if "int8" in file else "fp32"
@@ -170,6 +152,30 @@ def _usage(archive: Archive, agreements: list[Agreement]) -> str:
             f"gives `logits`; `python -m src predict --ckpt_path THIS_FOLDER/{file}` runs it."
         )
     return text
+
+
+def _windows_snippet(encoder: Encoder) -> str:
+    """What `Encoder.encode` does and the mean over windows, for a program that has the folder and `transformers`."""
+    prefix, suffix = encoder.special_tokens()
+    room = encoder.max_length - len(prefix) - len(suffix)
+    window = ", ".join([*map(str, prefix), "*ids[a:b]", *map(str, suffix)])
+    return f"""\
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+network = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER")
+
+
+@torch.no_grad()
+def logits(text: str) -> torch.Tensor:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    n = max(1, -(-len(ids) // {room}))
+    ends = [len(ids) * i // n for i in range(n + 1)]
+    windows = [[{window}] for a, b in zip(ends, ends[1:])]
+    return torch.cat([network(torch.tensor([window])).logits for window in windows]).mean(dim=0)
+```"""
 
 
 def _training(checkpoint: Mapping[str, Any], path: Path, model: dict[str, Any], data: dict[str, Any]) -> str:

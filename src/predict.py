@@ -19,9 +19,9 @@ Labels the reviews of a file.
 
 Each row of the input is written with all its columns, and with `label`, `score` (the probability of that label) and
 `probability_NAME` for each class; a column of the input that has one of these names is kept as `input_NAME`. The
-order is the input's. A review over the model's length is cut as in training; an empty one gets no label. A line that
-cannot be read is named on stderr and left out, and the exit status is 1. Where the output is a file and the
-prediction is killed, the same command goes on where it stopped.
+order is the input's. A review over the model's length is cut, or read in windows, as in training; an empty one gets no
+label. A line that cannot be read is named on stderr and left out, and the exit status is 1. Where the output is a file
+and the prediction is killed, the same command goes on where it stopped.
 """
 
 
@@ -59,7 +59,7 @@ def _parse(args: list[str]) -> Any:
     parser.add_argument(
         "--batch_size",
         type=int,
-        help=f"reviews computed at once; null is {BATCH_SIZE_CPU}, and {BATCH_SIZE_GPU} on a GPU",
+        help=f"reviews (or windows of them) computed at once; null is {BATCH_SIZE_CPU}, and {BATCH_SIZE_GPU} on a GPU",
     )
     try:
         options = parser.parse_args(args)

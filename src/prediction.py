@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ROWS_A_WINDOW = 256
 _BATCHES_A_WINDOW = 16
 _CHARACTERS_A_WINDOW = 20_000_000
+_CHARACTERS_A_WINDOW_ALL_READ = 1_000_000  # where a model reads all of a text, however long it is
 _BAD_LINES_TOLD = 20
 BATCH_SIZE_CPU = 8
 BATCH_SIZE_GPU = 128
@@ -53,6 +54,8 @@ class Prediction:
         is_file = options.output != STANDARD and (output.is_file() or not output.exists())
         self.journal = Journal(output) if is_file else None
         self.rows_a_window = max(_ROWS_A_WINDOW, _BATCHES_A_WINDOW * self.batch_size)
+        all_read = classifier.encoder.truncation == "windows"
+        self.characters_a_window = _CHARACTERS_A_WINDOW_ALL_READ if all_read else _CHARACTERS_A_WINDOW
         self.bad: list[int] = []
         self.n_empty = 0
         self.n_done = 0
@@ -163,7 +166,7 @@ class Prediction:
         for row in rows:
             window.append(row)
             characters += len(row.text)
-            if len(window) == self.rows_a_window or characters > _CHARACTERS_A_WINDOW:
+            if len(window) == self.rows_a_window or characters > self.characters_a_window:
                 yield window
                 window, characters = [], 0
         if window:

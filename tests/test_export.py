@@ -186,7 +186,7 @@ def test_the_card_of_windows_says_how_to_put_them_together(
     expected = load("other.ckpt")
     assert max(map(len, expected.encoder.encode(texts))) > 1
     card = Path("folder/README.md").read_text()
-    assert "The pipeline reads the first only" in card
+    assert "The pipeline reads its start only" in card
     snippet = card.split("```python\n")[2].split("```")[0].replace("THIS_FOLDER", "folder")
     said: dict[str, Any] = {}
     exec(snippet, said)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.callbacks.progress import PlainProgress
 from src.inference import load, probabilities
 from tests.processes import ranks, wait
 
@@ -24,6 +25,10 @@ class Rows(lightning.Callback):
 
     training: list[int]
     evaluation: list[int]
+    shown: float
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        Rows.shown = next(callback for callback in trainer.callbacks if isinstance(callback, PlainProgress))._rows
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         Rows.training, Rows.evaluation = [], []
@@ -61,6 +66,7 @@ def test_training_takes_windows_and_evaluation_reviews(
     rates = log[["train/reviews_per_s", "train/tokens_per_s"]].dropna()
     tokens_a_review = rates["train/tokens_per_s"] / rates["train/reviews_per_s"]
     assert tokens_a_review.mean() > 10, "reviews are counted, not windows"
+    assert Rows.shown == pytest.approx(48)
 
 
 def test_validation_is_of_the_mean_over_windows_and_so_are_prediction_and_export(
@@ -81,6 +87,10 @@ def test_validation_is_of_the_mean_over_windows_and_so_are_prediction_and_export
         for text in classifier.encoder.encode(frame["text"].tolist())
     ]
     expected = probabilities(np.stack(logits))
+    finished: list[int] = []
+    classifier.logits_of_tokens(classifier.encoder.encode(frame["text"].tolist()), 3, finished.append)
+    assert sum(finished) == 24
+    assert finished[0] < 3, "a text is finished when its last window is"
     assert judged["n"] == 24
     assert judged["accuracy"] == pytest.approx((expected.argmax(axis=1) == labels).mean())
     assert judged["loss"] == pytest.approx(-np.log(expected[np.arange(24), labels]).mean(), abs=1e-5)

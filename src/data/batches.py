@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -174,11 +175,7 @@ class PreparedReviews(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         if indices == [EMPTY_SHARE]:
             return [_masked(self.rows[0])]
-        columns = self.rows[indices]
-        return [
-            {"windows": _parted(ids, windows), "label": label}
-            for ids, windows, label in zip(columns["input_ids"], columns["windows"], columns["label"], strict=True)
-        ]
+        return _reviews(self.rows[indices])
 
 
 class PreparedWindows(Dataset[dict[str, Any]]):
@@ -190,9 +187,13 @@ class PreparedWindows(Dataset[dict[str, Any]]):
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
-        windows = rows.data.column("windows").combine_chunks()
-        counts = windows.value_lengths().to_numpy(zero_copy_only=False)
-        self.lengths = windows.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        if "windows" in rows.column_names:
+            windows = rows.data.column("windows").combine_chunks()
+            counts = windows.value_lengths().to_numpy(zero_copy_only=False)
+            lengths = windows.flatten()
+        else:
+            counts, lengths = np.ones(len(rows), dtype=np.int64), rows.data.column("length")
+        self.lengths = np.asarray(lengths.to_numpy(), dtype=np.int64)
         self._review = np.repeat(np.arange(len(counts)), counts)
         self._place = np.arange(len(self.lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
 
@@ -205,19 +206,21 @@ class PreparedWindows(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         if indices == [EMPTY_SHARE]:
             return [_masked(self.rows[0])]
-        columns = self.rows[self._review[indices].tolist()]
-        places = self._place[indices].tolist()
+        reviews = _reviews(self.rows[self._review[indices].tolist()])
         return [
-            {"windows": [_parted(ids, windows)[place]], "label": label}
-            for ids, windows, label, place in zip(
-                columns["input_ids"], columns["windows"], columns["label"], places, strict=True
-            )
+            {"windows": [review["windows"][place]], "label": review["label"]}
+            for review, place in zip(reviews, self._place[indices].tolist(), strict=True)
         ]
 
 
-def _parted(ids: list[int], lengths: list[int]) -> list[list[int]]:
-    ends = np.cumsum(lengths).tolist()
-    return [ids[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+def _reviews(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Reviews with their windows, from columns of prepared rows."""
+    ids = columns["input_ids"]
+    lengths = columns.get("windows") or [[len(row)] for row in ids]
+    return [
+        {"windows": [row[end - length : end] for length, end in zip(parts, accumulate(parts), strict=True)], "label": y}
+        for row, parts, y in zip(ids, lengths, columns["label"], strict=True)
+    ]
 
 
 def _masked(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from src.errors import UserError, disk_is_full
 
-_FORMAT = 2  # raised when the layout or the meaning of prepared data changes
+_FORMAT = 1  # raised when the layout or the meaning of prepared data changes
 
 
 ROWS_AT_ONCE = 1000

@@ -120,7 +120,7 @@ class ImdbDataModule(PreparedDataModule):
 
     def dataset(self, name: str) -> PreparedReviews | PreparedWindows:
         """Token ids and labels: to train on, of each window; to be judged by, of each review."""
-        rows = self.splits[name].select_columns(["input_ids", "windows", "label"])
+        rows = self.splits[name].remove_columns(["text", "row"])
         return PreparedWindows(rows) if name == "train" else PreparedReviews(rows)
 
     def lengths(self, name: str) -> np.ndarray:

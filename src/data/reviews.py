@@ -67,8 +67,9 @@ class Prepared:
     def rows(self, name: str) -> datasets.Dataset:
         """The rows of a subset.
 
-        `input_ids` are those of its windows one after another, `windows` the tokens of each, `length` of all; `label`,
-        `text`, and `row`, its number after `where`.
+        `input_ids` are those of its windows one after another, `windows` the tokens of each (missing where all have
+        one and they were prepared before 2026-11-26), `length` of all; `label`, `text`, and `row`, its number after
+        `where`.
         """
         return stored_rows(self.folder / name, _FEATURES)
 

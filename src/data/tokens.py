@@ -36,14 +36,14 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
         """The token ids of the windows of each text, not padded; one window, unless `truncation` is "windows"."""
-        prefix, suffix = self._special_tokens()
+        prefix, suffix = self.special_tokens()
         room = self.max_length - len(prefix) - len(suffix)
         return [
             [prefix + window + suffix for window in cut(body, room, self.truncation)]
             for body in token_ids(self.tokenizer, texts)
         ]
 
-    def _special_tokens(self) -> tuple[list[int], list[int]]:
+    def special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
         body = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = self.tokenizer("a")["input_ids"]

@@ -2,7 +2,7 @@
 
 In a checkpoint the tokenizer is kept as the text of its files, so that it can be read with `weights_only=True`.
 In a folder everything is where `transformers` looks for it, the length and the side that is cut in the tokenizer's
-own settings; what those cannot say (head_tail) is in `preprocessing.json`.
+own settings; what those cannot say (head_tail, windows) is in `preprocessing.json`.
 """
 
 import json

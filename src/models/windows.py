@@ -16,6 +16,6 @@ def mean_over_windows(logits: torch.Tensor, review: torch.Tensor, reviews: int) 
         review: the number of the review that a window belongs to, int64 of shape (windows,).
         reviews: their number; each has a window.
     """
-    # a product, not index_add_, whose order on a GPU is another each time
-    belongs = (review == torch.arange(reviews, device=review.device)[:, None]).to(logits.dtype)
-    return belongs @ logits / belongs.sum(dim=1, keepdim=True)
+    # a sum over all, not index_add_, whose order on a GPU is another each time, nor a product, which autocast rounds
+    belongs = review == torch.arange(reviews, device=review.device)[:, None]
+    return torch.where(belongs[..., None], logits, 0).sum(dim=1) / belongs.sum(dim=1, keepdim=True)

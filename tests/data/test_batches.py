@@ -219,8 +219,18 @@ def test_evaluation_reads_all_windows_of_a_review_together() -> None:
     assert batch["review"].tolist() == [0, 0, 0, 1, 2, 2]
 
 
+def test_rows_that_were_prepared_without_windows_have_one_each() -> None:
+    rows = _rows(10).add_column("length", list(range(1, 11)))
+    older, indices = rows.remove_columns("windows"), [3, 9, 0]
+    assert PreparedWindows(older).lengths.tolist() == PreparedWindows(rows).lengths.tolist() == list(range(1, 11))
+    for dataset in (PreparedReviews, PreparedWindows):
+        assert dataset(older).__getitems__(indices) == dataset(rows).__getitems__(indices)
+
+
+@pytest.mark.parametrize("by_review", [False, True])
 @pytest.mark.parametrize("rows", [PreparedReviews, PreparedWindows])
-def test_empty_share_is_one_masked_row(rows: type[PreparedReviews] | type[PreparedWindows]) -> None:
-    batch = Collator(0, "longest", 20)(rows(_rows(10)).__getitems__([EMPTY_SHARE]))
+def test_empty_share_is_one_masked_row(rows: type[PreparedReviews] | type[PreparedWindows], by_review: bool) -> None:
+    batch = Collator(0, "longest", 20, by_review)(rows(_rows_in_windows()).__getitems__([EMPTY_SHARE]))
+    assert {len(values) for values in batch.values()} == {1}
     assert batch["labels"].tolist() == [MASKED_LABEL]
     assert batch["attention_mask"].sum() == 1, "attention over no token at all is not a number"
