@@ -69,15 +69,16 @@ def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
     return np.stack([unpack(by_seed[seed]["correct"], int(by_seed[seed]["n"])) for seed in seeds])
 
 
-def plot_accuracies(rows: Rows, path: Path) -> None:
-    """Mean accuracy by number of labels, a line a recipe, with the lowest and highest seed.
-
-    Where some recipes were run with several numbers of labels, those with one are left to the table.
-    """
-    figure, axes = _axes()
+def with_several_labels(rows: Rows) -> list[str]:
+    """The recipes that were run with more than one number of labels: those that a curve can be drawn of."""
     numbers = Counter(recipe for recipe, _ in {(row["recipe"], row["labels"]) for row in rows})
-    most = max(numbers.values(), default=0)
-    for name in dict.fromkeys(row["recipe"] for row in rows if numbers[row["recipe"]] > 1 or most == 1):
+    return [name for name in dict.fromkeys(row["recipe"] for row in rows) if numbers[name] > 1]
+
+
+def plot_accuracies(rows: Rows, path: Path) -> None:
+    """Mean accuracy by number of labels, a line a recipe `with_several_labels`, with the lowest and highest seed."""
+    figure, axes = _axes()
+    for name in with_several_labels(rows):
         points: dict[int, list[float]] = {}
         for row in rows:
             if row["recipe"] == name and row["labels"]:

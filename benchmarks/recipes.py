@@ -42,7 +42,7 @@ from benchmarks.finetune import (
     run_peer,
     train,
 )
-from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render
+from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render, with_several_labels
 from benchmarks.stats import pack
 
 LIST = ROOT / "benchmarks" / "recipes.yaml"
@@ -181,7 +181,7 @@ def main(args: Sequence[str] | None = None) -> None:
     text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
     page = not given.no_page and not given.config
     section = given.section or f"{given.list.stem}-{split}"
-    if page and (given.curves or len(labels) > 1):
+    if page and (given.curves or len(with_several_labels(rows)) > 1):
         picture = RESULTS.parent / "pictures" / f"{section}.png"
         (plot_losses if given.curves else plot_accuracies)(rows, picture)
         shown = "training loss by step" if given.curves else "accuracy by labels"
