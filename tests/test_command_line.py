@@ -79,7 +79,7 @@ def test_help_explains_our_options_with_their_defaults(run_cli: Run) -> None:
     text = " ".join(out.split())
     for option in ("--data.truncation", "--data.group_by_length", "--model.layer_decay", "--trainer.max_epochs"):
         assert option in text
-    assert "tokens a review may have, special tokens included. (type: int, default: 512)" in text
+    assert "tokens that are read at once, special tokens included. (type: int, default: 512)" in text
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
