@@ -178,7 +178,7 @@ class PreparedReviews(Dataset[dict[str, Any]]):
         return _reviews(self.rows[indices])
 
 
-class PreparedWindows(Dataset[dict[str, Any]]):
+class PreparedWindows(PreparedReviews):
     """The windows of all prepared reviews by number, each as a review of its own with the label of the whole.
 
     Attributes:
@@ -186,7 +186,7 @@ class PreparedWindows(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, rows: Any) -> None:
-        self.rows = rows
+        super().__init__(rows)
         if "windows" in rows.column_names:
             windows = rows.data.column("windows").combine_chunks()
             counts = windows.value_lengths().to_numpy(zero_copy_only=False)
@@ -200,13 +200,10 @@ class PreparedWindows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
-
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         if indices == [EMPTY_SHARE]:
-            return [_masked(self.rows[0])]
-        reviews = _reviews(self.rows[self._review[indices].tolist()])
+            return super().__getitems__(indices)
+        reviews = super().__getitems__(self._review[indices].tolist())
         return [
             {"windows": [review["windows"][place]], "label": review["label"]}
             for review, place in zip(reviews, self._place[indices].tolist(), strict=True)

@@ -118,7 +118,7 @@ class ImdbDataModule(PreparedDataModule):
         self.key = prepared.key
         return prepared
 
-    def dataset(self, name: str) -> PreparedReviews | PreparedWindows:
+    def dataset(self, name: str) -> PreparedReviews:
         """Token ids and labels: to train on, of each window; to be judged by, of each review."""
         rows = self.splits[name].remove_columns(["text", "row"])
         return PreparedWindows(rows) if name == "train" else PreparedReviews(rows)
