@@ -57,7 +57,7 @@ def test_training_takes_windows_and_evaluation_reviews(
     status, out, err = run_cli("fit", *tiny_options, *_WINDOWS, *options)
     assert status == 0, err
     n = sum(windows["train"])
-    assert f"48 for training, 24 for validation, 24 for testing; the first in {n} windows" in out
+    assert f"48 for training, 24 for validation, 24 for testing; {n} windows to train on" in out
     assert sum(Rows.training) == n
     assert len(Rows.training) == math.ceil(n / 4)
     assert sum(Rows.evaluation) == sum(windows["val"])

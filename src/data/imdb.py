@@ -83,7 +83,7 @@ class ImdbDataModule(PreparedDataModule):
         self.check_resumption()
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         if self.hparams["truncation"] == "windows":
-            counts += f"; the first in {len(PreparedWindows(prepared.rows('train'))):,} windows"
+            counts += f"; {len(PreparedWindows(prepared.rows('train'))):,} windows to train on"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 
     def _check_unread(self, prepared: Prepared) -> None:
