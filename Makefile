@@ -36,7 +36,7 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (50 minutes)
+bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (an hour)
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.start
 

@@ -3,13 +3,18 @@
 Named on the command line of a recipe: `--trainer.callbacks+=benchmarks.candidates.ReinitialiseTopLayers`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
+from torch.utils.data import DataLoader
 
+from src.data.batches import EMPTY_SHARE, Collator, EvalBatches, PreparedReviews, PreparedWindows
+from src.data.imdb import ImdbDataModule
 from src.data.labels import MASKED_LABEL
 from src.models.classifier import BertClassifier
 from src.models.module import Batch
@@ -51,7 +56,8 @@ class AverageOfLastSteps(WeightAveraging):
     """
 
     def __init__(self, share: float = 0.25) -> None:
-        super().__init__()
+        # a GPU's weights are averaged on it, and its whole numbers cannot be (RuntimeError of addcdiv, torch 2.11)
+        super().__init__(device=None, use_buffers=False)
         self.share = share
         self._steps = 0
 
@@ -93,3 +99,56 @@ class SmoothedClassifier(BertClassifier):
         return nn.functional.cross_entropy(
             logits, labels, ignore_index=MASKED_LABEL, reduction="none", label_smoothing=self.smoothing
         )
+
+
+class WholeReviews(ImdbDataModule):
+    """Trains on the mean of the logits of a review's windows, as it is judged, not on each window.
+
+    `--data=benchmarks.candidates.WholeReviews`; `batch_size` is then in reviews.
+    """
+
+    def dataset(self, name: str) -> PreparedReviews:
+        return PreparedReviews(self.splits[name].remove_columns(["text", "row"]))
+
+    def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        collator = super().collator(name)
+        assert isinstance(collator, Collator)
+        collator.by_review = True
+        return collator
+
+    def train_rows_once(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """Window by window, for the linear probe."""
+        windows = super().dataset("train")
+        assert isinstance(windows, PreparedWindows)
+        batches = EvalBatches(windows.lengths, self.hparams["eval_batch_size"] or 8, rank=0, world_size=1)
+        return DataLoader(windows, batch_sampler=batches, collate_fn=super().collator("train"))
+
+
+class RandomWindows(ImdbDataModule):
+    """Cuts the windows of training elsewhere each time: `--data=benchmarks.candidates.RandomWindows`."""
+
+    def dataset(self, name: str) -> PreparedReviews:
+        rows = self.splits[name].remove_columns(["text", "row"])
+        return _WindowsAnywhere(rows) if name == "train" else PreparedReviews(rows)
+
+
+class _WindowsAnywhere(PreparedWindows):
+    """Each window as long as it was, from a random place of its review. For tokenizers that add [CLS] and [SEP]."""
+
+    def __init__(self, rows: Any) -> None:
+        super().__init__(rows)
+        self._rng = np.random.default_rng(0)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        windows = super().__getitems__(indices)
+        if indices == [EMPTY_SHARE]:
+            return windows
+        reviews = PreparedReviews.__getitems__(self, self._review[indices].tolist())
+        return [self._moved(window, review) for window, review in zip(windows, reviews, strict=True)]
+
+    def _moved(self, window: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
+        body = [token for part in review["windows"] for token in part[1:-1]]
+        (ids,) = window["windows"]
+        room = len(ids) - 2
+        start = int(self._rng.integers(len(body) - room + 1))
+        return {"windows": [[ids[0], *body[start : start + room], ids[-1]]], "label": window["label"]}

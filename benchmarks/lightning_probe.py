@@ -15,6 +15,10 @@ _RECORDER = Recorder()
 class LightningProbe(lightning.Callback):
     """Records training steps and evaluation. The user's callbacks run before the project's own."""
 
+    def on_fit_start(self, *args: Any) -> None:
+        """Before the linear probe, which is the network's own `on_fit_start`."""
+        _RECORDER.report["fit_at"] = _RECORDER.now()[0]
+
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         _RECORDER.report["lengths"].append(batch["input_ids"].shape[1])
         _RECORDER.step_begins()

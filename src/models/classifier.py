@@ -126,7 +126,7 @@ class BertClassifier(TransformerModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the rows of the step, over all ranks together."""
-        logits = self(batch["input_ids"], batch["attention_mask"])
+        logits = self._logits_of_reviews(batch)
         losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != MASKED_LABEL).float()
         right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
