@@ -1,5 +1,6 @@
 """Progress where the output is a file or a pipe: a line now and then, in place of a bar."""
 
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -31,16 +32,17 @@ class PlainProgress(lightning.Callback):
         self._printed = now
         loop = trainer.fit_loop.epoch_loop
         done = loop.total_batch_idx + 1 - self._first_batch
-        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs or '?'} step {batch_idx + 1}/{n_batches}"
+        of = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+        line = f"epoch {trainer.current_epoch + 1}{of} step {batch_idx + 1}/{n_batches}"
         line += "".join(
             f" {name} {float(value):.4f}"
             for name, value in trainer.progress_bar_metrics.items()
             if name.startswith("train")
         )
         line += f" {self._rows / (now - self._started):.1f} {pl_module.rows_are}/s"
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            left = trainer.max_epochs * n_batches - (loop.total_batch_idx + 1)
-            line += f" about {timedelta(seconds=round((now - self._started) / max(done, 1) * left))} left"
+        if (batches := _batches(trainer)) < math.inf:
+            left = batches - (loop.total_batch_idx + 1)
+            line += f" about {timedelta(seconds=round((now - self._started) / max(done, 1) * max(left, 0)))} left"
         print(line, flush=True)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -54,3 +56,11 @@ class PlainProgress(lightning.Callback):
                 f"epoch {trainer.current_epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()),
                 flush=True,
             )
+
+
+def _batches(trainer: lightning.Trainer) -> float:
+    """How many the run will take in all, by max_epochs and max_steps; infinite where neither is set."""
+    epochs = trainer.max_epochs or -1
+    by_epochs = epochs * trainer.num_training_batches if epochs > 0 else math.inf
+    by_steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+    return min(by_epochs, by_steps)

@@ -1,0 +1,31 @@
+"""The lines that a run prints into a file."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from src.callbacks import progress
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("length", "first", "steps"),
+    [
+        (["--trainer.max_epochs=2"], "epoch 1/2 step 1/6", 12),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=8"], "epoch 1 step 1/6", 8),
+        (["--trainer.max_epochs=2", "--trainer.max_steps=8"], "epoch 1/2 step 1/6", 8),
+    ],
+)
+def test_a_line_has_the_place_and_the_time_left(
+    length: list[str], first: str, steps: int, run_cli: Run, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    status, out, err = run_cli("fit", *tiny_options, *length)
+    assert status == 0, err
+    lines = re.findall(r"^epoch .* step .*$", out, flags=re.MULTILINE)
+    assert len(lines) == steps
+    assert lines[0].startswith(first)
+    assert all(re.search(r"train/loss \d\.\d{4} .* reviews/s about 0:00:\d\d left$", line) for line in lines)
+    assert lines[-1].endswith("about 0:00:00 left")
