@@ -60,10 +60,12 @@ def test_a_checkpoint_never_overrides_what_is_typed(run_cli: Run, tiny_options: 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["fit", "--trainer.max_ep=1"], "max_ep"),
+        (["fit", "--trainer.max_ep=1"], "--trainer.max_ep=1; did you mean --trainer.max_epochs?"),
+        (["fit", "--model.learning_rat=1"], "no option 'learning_rat'; did you mean --model.learning_rate?"),
+        (["fit", "--data.batchsize=1"], "no option 'batchsize'; did you mean --data.batch_size?"),
         (["fit", "--conf=a.yaml"], "--conf"),
         (["--config=a.yaml", "fit"], "--config comes after the subcommand"),
-        (["fit", "--data.tokenizer=x"], "ImdbDataModule has no option 'tokenizer'"),
+        (["fit", "--data.tokenizer=x"], "ImdbDataModule has no option 'tokenizer' ("),
     ],
 )
 def test_what_is_refused_exits_2_in_one_line(args: list[str], words: str, run_cli: Run) -> None:
