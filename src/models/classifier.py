@@ -49,6 +49,7 @@ class BertClassifier(TransformerModule):
             gains nothing.
     """
 
+    origin: ClassifierOrigin
     monitor = "val/accuracy"
     monitor_mode = "max"
     monitor_name = "validation accuracy"
@@ -182,8 +183,8 @@ class BertClassifier(TransformerModule):
         self.confusion_matrix = confusion.cpu()
         scalars = {"loss": loss, **results, "n": confusion.sum()}
         for name, value in scalars.items():
-            # computed over all ranks already. Lightning would log what is not of `fit` at step 0: Results does it
-            logged = self.trainer.state.fn == "fit" and name != "n" and bool(self.trainer.loggers)
+            logged = self.logs_evaluation and name != "n"
+            # computed over all ranks already
             self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=logged)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------

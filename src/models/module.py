@@ -15,7 +15,7 @@ from src.data.module import differences
 from src.errors import UserError
 from src.models.fast_dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
-from src.models.origin import DROPOUT_KEYS
+from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.training_means import TrainingMeans
 from src.runs import AVERAGE_OF_KEY
 
@@ -43,6 +43,7 @@ class TransformerModule(lightning.LightningModule):
     monitor_name: str
     rows_are: str
     next_commands: tuple[tuple[str, str], ...]
+    origin: Origin
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,6 +154,14 @@ class TransformerModule(lightning.LightningModule):
             return
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         self.last_step["train/grad_norm"] = norm
+
+    @property
+    def logs_evaluation(self) -> bool:
+        """Whether Lightning is to log an evaluation, and to return it from `Trainer.validate` and `Trainer.test`.
+
+        On the command line it would log what is not of `fit` at step 0: Results does it, at the checkpoint's step.
+        """
+        return bool(self.trainer.loggers) if self.trainer.state.fn == "fit" else self.origin.checkpoint is None
 
     def step_metrics(self) -> dict[str, float]:
         """The means since the last call, and the last step's learning rate and gradient norm."""

@@ -54,6 +54,7 @@ class BertPretrainer(TransformerModule):
             gains nothing.
     """
 
+    origin: PretrainerOrigin
     monitor = "val/mlm_loss"
     monitor_mode = "min"
     monitor_name = "validation MLM loss"
@@ -188,9 +189,8 @@ class BertPretrainer(TransformerModule):
     def on_validation_epoch_end(self) -> None:
         means = {name: float(self._eval_mean(name).compute()) for name in self.eval_means}
         for name, value in {**self.described(means), "n": float(self.eval_masked.compute())}.items():
-            # computed over all ranks already. Lightning would log what is not of `fit` at step 0; n, the number of
-            # masked tokens, is the same each time
-            logged = self.trainer.state.fn == "fit" and name != "n" and bool(self.trainer.loggers)
+            # computed over all ranks already; n, the number of masked tokens, is the same each time
+            logged = self.logs_evaluation and name != "n"
             self.log(f"val/{name}", value, prog_bar=name in ("mlm_loss", "nsp_accuracy"), logger=logged)
         self.eval_masked.reset()
         for name in self.eval_means:
