@@ -70,9 +70,10 @@ def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
 
 
 def with_several_labels(rows: Rows) -> list[str]:
-    """The recipes that were run with more than one number of labels: those that a curve can be drawn of."""
+    """The recipes that a curve is drawn of: those with the most numbers of labels, if that is more than one."""
     numbers = Counter(recipe for recipe, _ in {(row["recipe"], row["labels"]) for row in rows})
-    return [name for name in dict.fromkeys(row["recipe"] for row in rows) if numbers[name] > 1]
+    most = max(numbers.values())
+    return [name for name in dict.fromkeys(row["recipe"] for row in rows) if numbers[name] == most > 1]
 
 
 def plot_accuracies(rows: Rows, path: Path) -> None:
@@ -89,6 +90,9 @@ def plot_accuracies(rows: Rows, path: Path) -> None:
         above = [max(points[n]) - m for n, m in zip(counts, means, strict=True)]
         axes.errorbar(counts, means, yerr=[below, above], marker="o", capsize=3, label=name)
     axes.set(xscale="log", xlabel="labelled reviews", ylabel="accuracy, %")
+    given = sorted({int(row["labels"]) for row in rows if row["labels"]})
+    axes.set_xticks(given, [f"{n:,}" for n in given])
+    axes.minorticks_off()
     _save(figure, axes, path)
 
 
