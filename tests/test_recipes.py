@@ -121,6 +121,8 @@ def test_recipes_table_ranks_and_compares(tmp_path: Path) -> None:
     assert "| <0.001 | 60 | CPU |" in best
     assert "GPU" not in "".join(table)
     assert "### 1,000 labels, 400 rows" in table
+    assert recipe_page.with_several_labels(rows) == ["tutorial"]
+    assert recipe_page.with_several_labels(rows[:4]) == []
     for plot in (recipe_page.plot_accuracies, recipe_page.plot_losses):
         plot(rows, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 1000
