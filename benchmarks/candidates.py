@@ -133,7 +133,10 @@ class RandomWindows(ImdbDataModule):
 
 
 class _WindowsAnywhere(PreparedWindows):
-    """Each window as long as it was, from a random place of its review. For tokenizers that add [CLS] and [SEP]."""
+    """Each window as long as it was, from a random place of its review. For tokenizers that add [CLS] and [SEP].
+
+    The places come from one stream, the same for each seed, and a resumed run begins it anew.
+    """
 
     def __init__(self, rows: Any) -> None:
         super().__init__(rows)

@@ -69,11 +69,14 @@ def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:
     return np.stack([unpack(by_seed[seed]["correct"], int(by_seed[seed]["n"])) for seed in seeds])
 
 
+_MOST_CURVES = 10  # more cannot be told apart
+
+
 def with_several_labels(rows: Rows) -> list[str]:
-    """The recipes that a curve is drawn of: those with the most numbers of labels, if that is more than one."""
+    """The recipes that a curve is drawn of: those with several numbers of labels, the ten with the most of them."""
     numbers = Counter(recipe for recipe, _ in {(row["recipe"], row["labels"]) for row in rows})
-    most = max(numbers.values())
-    return [name for name in dict.fromkeys(row["recipe"] for row in rows) if numbers[name] == most > 1]
+    several = [name for name in dict.fromkeys(row["recipe"] for row in rows) if numbers[name] > 1]
+    return sorted(several, key=lambda name: -numbers[name])[:_MOST_CURVES]
 
 
 def plot_accuracies(rows: Rows, path: Path) -> None:

@@ -177,7 +177,7 @@ class Bench:
             "max_rss_mib": process.max_rss_mib,
             "steps": report["steps"],
             "gemm": report["gemm"],
-            "probe_s": report["first_step_at"] - report["fit_at"] if report["fit_at"] else 0.0,
+            "before_s": report["first_step_at"] - report["fit_at"] if report["fit_at"] else 0.0,
         }
         if not variant.peer:
             best = sorted(directory.glob("lightning_logs/version_*/checkpoints/best.ckpt"))[-1]

@@ -14,7 +14,7 @@ def figures(row: dict[str, Any], flops: float, reviews: int) -> dict[str, float]
     return {
         "train": reviews / seconds,
         "seconds": seconds,
-        "probe": row["probe_s"],
+        "before": row["before_s"],
         "evaluate": row["evaluated"] / row["evaluation_s"],
         "memory": row["max_rss_mib"],
         "faults": statistics.median(step[1] for step in row["steps"]),
@@ -85,7 +85,7 @@ def render(
 
 def _whole(found: Mapping[str, Sequence[float]], epochs: int) -> list[float]:
     """Seconds of a training of so many epochs, from the time of one."""
-    return [probe + epochs * seconds for probe, seconds in zip(found["probe"], found["seconds"], strict=True)]
+    return [before + epochs * seconds for before, seconds in zip(found["before"], found["seconds"], strict=True)]
 
 
 def _at_least(what: str, ratio: float, goal: float) -> tuple[str, str, str]:
@@ -107,10 +107,10 @@ All read the same rows, in batches of 8, for one epoch, with the same pretrained
 and keeps the first 512 tokens as A does; "256 tokens" keeps the head and the tail of a review, without attention
 dropout (`short` in benchmarks/recipes.yaml); "windows" reads all of it and sets the head by a linear probe first
 (configs/quickstart.yaml). *Training* is reviews over the time from the first step's start to the last step's end, the
-batches' loading included and evaluation excluded; the time of *the whole training* has what lies before the first step,
-the probe included, and takes the epochs to be alike. *Evaluation* is what `trainer.evaluate()` reports as its run time,
-and for ours the whole validation loop of `python -m src validate`. *Peak memory* is the kernel's figure for the whole
-process. *Page faults* are the median over steps. The *share of the GEMM rate* is the operations that the plain model
-needs on the real tokens, without padding (three times the forward pass), a second, over the fastest fp32 product of two
-1,024 × 1,024 matrices, taken between steps all through the same process, the median. For a small sample B sorts as many
-batches at a time as it does with 1,000 reviews."""
+batches' loading included and evaluation excluded; the time of *the whole training* takes the epochs to be alike, and
+has, for ours alone, what lies before the first step, the probe included. *Evaluation* is what `trainer.evaluate()`
+reports as its run time, and for ours the whole validation loop of `python -m src validate`. *Peak memory* is the
+kernel's figure for the whole process. *Page faults* are the median over steps. The *share of the GEMM rate* is the
+operations that the plain model needs on the real tokens, without padding (three times the forward pass), a second, over
+the fastest fp32 product of two 1,024 × 1,024 matrices, taken between steps all through the same process, the median.
+For a small sample B sorts as many batches at a time as it does with 1,000 reviews."""

@@ -1,15 +1,10 @@
-"""`fit --help`: the options of this project, each explained, before the Trainer's many; and which one was meant."""
-
-import difflib
-import inspect
+"""`fit --help`: the options of this project, each explained, before the Trainer's many."""
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from src.data.imdb import ImdbDataModule
-from src.data.pretraining import PretrainingDataModule
 from src.models.classifier import BertClassifier
-from src.models.pretrainer import BertPretrainer
 
 _EPILOG = """\
 Flags win over later configs, those over earlier ones, and those over the defaults; --config and flags may come in any
@@ -43,25 +38,3 @@ def print_help(command: str) -> None:
     parser.add_class_arguments(BertClassifier, "model")
     parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
     parser.print_help()
-
-
-_LIKE = 0.8  # of difflib's ratio: trainer.max_ep means trainer.max_epochs, data.tokenizer means nothing
-
-
-def option_like(name: str) -> str | None:
-    """The option that was meant by the name of none, as in model.learning_rat; None where none is like it."""
-    owners = {
-        "data": (ImdbDataModule, PretrainingDataModule),
-        "model": (BertClassifier, BertPretrainer),
-        "trainer": (Trainer,),
-    }
-    options = ["config", "ckpt_path", "seed_everything"]
-    options += [
-        f"{group}.{option}"
-        for group, classes in owners.items()
-        for c in classes
-        for option in inspect.signature(c).parameters
-    ]
-    like = [option for option in options if option.startswith(name)]
-    like += difflib.get_close_matches(name, options, n=1, cutoff=_LIKE)
-    return next(iter(like), None)

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from src.errors import UsageError, UserError, one_line
-from src.help import option_like
+from src.misspelt import option_meant
 
 # Lightning raises these as plain ValueErrors and RuntimeErrors
 _LIGHTNING_REFUSES = re.compile(r"^`val_check_interval` \(|^Early stopping conditioned on metric")
@@ -21,8 +21,8 @@ def as_user_error(error: Exception) -> Exception:
         return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
     text = one_line(error)
     if isinstance(error, ArgumentError):
-        refused = refusal(error)
-        return UsageError(refused + _meant(refused) + _SEE_HELP)
+        meant = option_meant(error)
+        return UsageError(refusal(error) + (f"; did you mean --{meant}?" if meant else "") + _SEE_HELP)
     if isinstance(error, ValueError) and re.match(_UNION, text):  # what a class of the configuration refuses
         return UserError(refusal(error))
     if isinstance(error, MisconfigurationException) or _LIGHTNING_REFUSES.search(text):
@@ -44,22 +44,10 @@ def as_user_error(error: Exception) -> Exception:
 _SEE_HELP = " (`python -m src fit --help` lists the options)"
 _REFUSALS = (
     # of all that jsonargparse tried, what it says of the class that was meant
-    (r"given class_path '(?:[\w.]*\.)?(\w+)': Option '([\w.]+)' is not accepted", r"\1 has no option '\2'"),
+    (r"given class_path '(?:[\w.]*\.)?(\w+)': Option '([\w.-]+)' is not accepted", r"\1 has no option '\2'"),
     (r"given class_path '(?:[\w.]*\.)?(\w+)': (?:Parser key )?(.*)", r"\1: \2"),
     (r"(Parser key .*?): .* Expected a dot import path string: (\S+)", r"\1: there is no class '\2'"),
 )
-
-_NO_OPTION = re.compile(r"(\w+) has no option '([\w.]+)'|(?:Option '|unrecognized arguments: --)([\w.]+)")
-
-
-def _meant(refused: str) -> str:
-    """A question, where the parser refused the name of an option and there is one like it."""
-    match = _NO_OPTION.search(refused)
-    if not match:
-        return ""
-    owner, of_owner, name = match.groups()
-    option = option_like(name or f"{'data' if owner.endswith('DataModule') else 'model'}.{of_owner}")
-    return f"; did you mean --{option}?" if option else ""
 
 
 def refusal(error: object) -> str:

@@ -87,12 +87,12 @@ def test_training_alternates_and_ratios_are_taken_within_a_repeat() -> None:
     assert training_page.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
 
 
-def _process(seconds: float, faults: int, probe_s: float = 0.0) -> dict[str, Any]:
+def _process(seconds: float, faults: int, before_s: float = 0.0) -> dict[str, Any]:
     return {
         "steps": [[seconds, faults]] * 4,
         "gemm": [1e11, 2e11, 1e11],
         "max_rss_mib": 1500.0,
-        "probe_s": probe_s,
+        "before_s": before_s,
         "evaluated": 16,
         "evaluation_s": 2.0,
     }
@@ -102,7 +102,7 @@ def test_training_table() -> None:
     found = {}
     for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "short": 1.0}.items():
         found[name] = [training_page.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
-    found["windows"] = [training_page.figures(_process(2.0, 10, probe_s=8.0), flops=3.2e11, reviews=32)] * 3
+    found["windows"] = [training_page.figures(_process(2.0, 10, before_s=8.0), flops=3.2e11, reviews=32)] * 3
     assert found["short"][0]["share"] == pytest.approx(0.8)
     row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
     titles = {name: variant.name for name, variant in training.VARIANTS.items()}

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import lightning
+from lightning.pytorch.callbacks import Timer
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -23,7 +24,7 @@ class PlainProgress(lightning.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        self._rows += len(batch["input_ids"]) * trainer.world_size / trainer.datamodule.windows_a_row  # type: ignore
+        self._rows += len(batch["labels"]) * trainer.world_size / trainer.datamodule.windows_a_row  # type: ignore
         now = time.monotonic()
         n_batches = trainer.num_training_batches
         last = batch_idx + 1 == n_batches
@@ -40,9 +41,10 @@ class PlainProgress(lightning.Callback):
             if name.startswith("train")
         )
         line += f" {self._rows / (now - self._started):.1f} {pl_module.rows_are}/s"
-        if (batches := _batches(trainer)) < math.inf:
-            left = batches - (loop.total_batch_idx + 1)
-            line += f" about {timedelta(seconds=round((now - self._started) / max(done, 1) * max(left, 0)))} left"
+        left = _batches_left(trainer, batch_idx) * (now - self._started) / max(done, 1)
+        left = min(left, _most_time_left(trainer))
+        if left < math.inf:
+            line += f" about {timedelta(seconds=round(left))} left"
         print(line, flush=True)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -58,9 +60,20 @@ class PlainProgress(lightning.Callback):
             )
 
 
-def _batches(trainer: lightning.Trainer) -> float:
-    """How many the run will take in all, by max_epochs and max_steps; infinite where neither is set."""
-    epochs = trainer.max_epochs or -1
-    by_epochs = epochs * trainer.num_training_batches if epochs > 0 else math.inf
-    by_steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+def _batches_left(trainer: lightning.Trainer, batch_idx: int) -> float:
+    """How many are to come after this one, by max_epochs and max_steps; infinite where neither is set."""
+    n = trainer.num_training_batches
+    by_epochs = by_steps = math.inf
+    if (epochs := trainer.max_epochs or -1) > 0:
+        by_epochs = (epochs - trainer.current_epoch) * n - (batch_idx + 1)
+    if trainer.max_steps > 0:
+        steps_an_epoch = math.ceil(n / trainer.accumulate_grad_batches)  # the last of an epoch may be of fewer batches
+        by_steps = (trainer.max_steps - trainer.global_step) * n / steps_an_epoch
     return min(by_epochs, by_steps)
+
+
+def _most_time_left(trainer: lightning.Trainer) -> float:
+    """Seconds that max_time leaves; infinite without it."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    left = [timer.time_remaining() for timer in timers]
+    return min((seconds for seconds in left if seconds is not None), default=math.inf)

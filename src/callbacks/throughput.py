@@ -49,7 +49,7 @@ class Throughput(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         lengths = batch["attention_mask"].sum(dim=1)
-        self.rows += len(lengths)
+        self.rows += len(batch["labels"])
         # but for CUDA's clock, asking for a number is what waits for a device that works behind the program
         self.tokens += lengths.sum() if self._on_cuda else int(lengths.sum())
         self._steps.append((self._started, self._now()))

@@ -82,11 +82,11 @@ class BertClassifier(TransformerModule):
 
     def configure_model(self) -> None:
         """Builds the network, once the data are prepared and the number of labels is known."""
-        if self.model is not None or self._trainer is None:  # without one: load_from_checkpoint
+        if self._trainer is None or "eval_metrics" in self._modules:  # without a Trainer: load_from_checkpoint
             return
         names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
         self._texts_read = torch.from_numpy(self.origin.texts_read().view(np.int64))  # now: the folder may go away
-        self.model = self.origin.build(names)
+        self.model = self.model or self.origin.build(names)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         compute_last_layer_at_cls_only(self.model)
@@ -163,7 +163,7 @@ class BertClassifier(TransformerModule):
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (reviews, labels), of reviews in one window or in several."""
         n = len(batch["labels"])
-        # as many windows at once as there are reviews, so that memory does not grow with their length
+        # as many windows at once as there are reviews, so that memory does not grow with their length in evaluation
         parts = zip(batch["input_ids"].split(n), batch["attention_mask"].split(n), strict=True)
         logits = torch.cat([self(ids, mask) for ids, mask in parts])
         return mean_over_windows(logits, batch["review"], n) if "review" in batch else logits
@@ -181,11 +181,8 @@ class BertClassifier(TransformerModule):
         self.eval_loss.reset()
         self.eval_metrics.reset()
         self.confusion_matrix = confusion.cpu()
-        scalars = {"loss": loss, **results, "n": confusion.sum()}
-        for name, value in scalars.items():
-            logged = self.logs_evaluation and name != "n"
-            # computed over all ranks already
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "accuracy"), logger=logged)
+        figures = {"loss": loss, **results, "n": confusion.sum()}
+        self.log_evaluation(prefix, {name: value.float() for name, value in figures.items()}, ("loss", "accuracy"))
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

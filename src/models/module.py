@@ -155,13 +155,17 @@ class TransformerModule(lightning.LightningModule):
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         self.last_step["train/grad_norm"] = norm
 
-    @property
-    def logs_evaluation(self) -> bool:
-        """Whether Lightning is to log an evaluation, and to return it from `Trainer.validate` and `Trainer.test`.
+    def log_evaluation(self, prefix: str, figures: dict[str, Any], shown: tuple[str, ...]) -> None:
+        """Logs figures that were computed over all ranks already, those in `shown` on the progress bar too.
 
-        On the command line it would log what is not of `fit` at step 0: Results does it, at the checkpoint's step.
+        Outside `fit` Lightning logs at step 0. So the command line, which alone names a checkpoint, has Results do it,
+        at that one's step; for others Lightning does, and returns them from `Trainer.validate` and `Trainer.test`.
         """
-        return bool(self.trainer.loggers) if self.trainer.state.fn == "fit" else self.origin.checkpoint is None
+        by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
+        for name, value in figures.items():
+            # n is the same each time. None: where there is a logger
+            logger = None if by_lightning and name != "n" else False
+            self.log(f"{prefix}/{name}", value, prog_bar=name in shown, logger=logger)
 
     def step_metrics(self) -> dict[str, float]:
         """The means since the last call, and the last step's learning rate and gradient norm."""

@@ -188,10 +188,8 @@ class BertPretrainer(TransformerModule):
 
     def on_validation_epoch_end(self) -> None:
         means = {name: float(self._eval_mean(name).compute()) for name in self.eval_means}
-        for name, value in {**self.described(means), "n": float(self.eval_masked.compute())}.items():
-            # computed over all ranks already; n, the number of masked tokens, is the same each time
-            logged = self.logs_evaluation and name != "n"
-            self.log(f"val/{name}", value, prog_bar=name in ("mlm_loss", "nsp_accuracy"), logger=logged)
+        figures = {**self.described(means), "n": float(self.eval_masked.compute())}
+        self.log_evaluation("val", figures, ("mlm_loss", "nsp_accuracy"))
         self.eval_masked.reset()
         for name in self.eval_means:
             self._eval_mean(name).reset()

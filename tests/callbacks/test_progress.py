@@ -16,6 +16,8 @@ Run = Callable[..., tuple[int, str, str]]
         (["--trainer.max_epochs=2"], "epoch 1/2 step 1/6", 12),
         (["--trainer.max_epochs=-1", "--trainer.max_steps=8"], "epoch 1 step 1/6", 8),
         (["--trainer.max_epochs=2", "--trainer.max_steps=8"], "epoch 1/2 step 1/6", 8),
+        # steps after batches 4 and 6 of the first epoch, and 4 of the second
+        (["--trainer.max_steps=3", "--trainer.accumulate_grad_batches=4"], "epoch 1/3 step 1/6", 10),
     ],
 )
 def test_a_line_has_the_place_and_the_time_left(

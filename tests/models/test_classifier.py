@@ -309,3 +309,8 @@ def test_a_trainer_made_in_python_returns_the_figures(tiny_bert: Path, reviews_c
         answers = [int(model.model(torch.tensor(windows)).logits.argmax()) for windows in ids]
     right = [data.label_names[answer] == label for answer, label in zip(answers, frame["label"], strict=True)]
     assert tested["test/accuracy"] == pytest.approx(np.mean(right))
+
+    trainer.save_checkpoint("my.ckpt")
+    loaded = BertClassifier.load_from_checkpoint("my.ckpt")
+    again = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert again.test(loaded, datamodule=data) == [pytest.approx(tested)]
