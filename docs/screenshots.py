@@ -4,7 +4,8 @@
 
 takes curves.png, images.png, reviews.png and precision_recall.png of all runs below lightning_logs. Needs `selenium`
 (in the extra dev), and Chromium with its driver, as in Debian's packages chromium and chromium-driver. To show the
-figures of a test too, run `python -m src test --ckpt_path best` first.
+figures of a test too, run `python -m src test --ckpt_path best` first. The repository has curves.png and images.png;
+reviews.png shows words of reviews, which are not ours to give away.
 """
 
 import argparse
