@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.common import RESULTS, WORK, Progress, at_most, markdown_table, provenance, run_process, write_section
-from benchmarks.training import VARIANTS, measure, train_command
+from benchmarks.training import measure, train_command
 from benchmarks.training_page import median_and_range, median_ratio
+from benchmarks.training_variants import VARIANTS
 
 _COMPARED = ["A", "same"]
 

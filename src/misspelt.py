@@ -27,7 +27,8 @@ def option_meant(error: object) -> str | None:
     text = one_line(error)
     if match := _OF_A_CLASS.search(text):
         group, path, name = match.groups()
-        options = inspect.signature(pydoc.locate(path)).parameters  # type: ignore[arg-type]
+        owner = pydoc.locate(path)
+        options = inspect.signature(owner).parameters if isinstance(owner, type) else ()
         return _like(f"{group}.{name}", [f"{group}.{option}" for option in options])
     if match := _OF_NONE.search(text):
         return _like(match[1] or match[2], _options())

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 
 from benchmarks import common, gpu, prediction, start, training, training_page
 from benchmarks.stats import pack, paired_difference, unpack
+from benchmarks.training_variants import VARIANTS
 
 
 def test_paired_difference_is_scipys_for_one_seed() -> None:
@@ -82,7 +83,12 @@ def test_failed_process_shows_its_last_lines(tmp_path: Path) -> None:
 
 def test_training_alternates_and_ratios_are_taken_within_a_repeat() -> None:
     tasks = training.plan(2, 248, [2000])
-    assert [task.variant for task in tasks] == [*training.VARIANTS, "2000", "2000", *reversed(training.VARIANTS)]
+    assert [task.variant for task in tasks] == [
+        *VARIANTS,
+        "2000",
+        "2000",
+        *reversed(VARIANTS),
+    ]
     # the machine at half its speed in the second repeat changes no ratio
     assert training_page.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
 
@@ -105,7 +111,7 @@ def test_training_table() -> None:
     found["windows"] = [training_page.figures(_process(2.0, 10, before_s=8.0), flops=3.2e11, reviews=32)] * 3
     assert found["short"][0]["share"] == pytest.approx(0.8)
     row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
-    titles = {name: variant.name for name, variant in training.VARIANTS.items()}
+    titles = {name: variant.name for name, variant in VARIANTS.items()}
     table = training_page.render(titles, found, {2000: [row] * 3, 25_000: [row | {"max_rss_mib": 1050.0}] * 3})
     assert "| training, reviews/s | 1.00 (1.00 to 1.00) | 4.00 (4.00 to 4.00) | 2.00" in table
     assert "| training, A's recipe, against A | 4.00× | at least 3.4× |" in table
