@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from src.data.batches import EMPTY_SHARE, Collator, EvalBatches, PreparedReviews, PreparedWindows
 from src.data.imdb import ImdbDataModule
 from src.data.labels import MASKED_LABEL
+from src.models.base import Batch
 from src.models.classifier import BertClassifier
-from src.models.module import Batch
 
 
 class ReinitialiseTopLayers(lightning.Callback):

@@ -28,7 +28,7 @@ from src.data.sources import find_source
 from src.data.subsets import choose_rows
 from src.data.tokens import Encoder
 from src.models.pretrained import texts_read
-from src.models.quiet import quiet
+from src.system.quiet import quiet
 
 _LABELS = (100, 1000)
 _JUDGED = 1000

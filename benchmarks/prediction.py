@@ -62,10 +62,10 @@ def measure(name: str, folder: Path, texts: list[str]) -> dict[str, Any]:
         def predict(rows: list[str]) -> list[str]:
             return [answer["label"] for answer in classify(rows)]
     else:
-        from src.allocator import keep_freed_memory
+        from src.system.allocator import keep_freed_memory
 
         keep_freed_memory()
-        from src.inference import load
+        from src.inference.classifier import load
 
         classifier = load(find_model(name, folder))
 

@@ -67,9 +67,9 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     import torch
 
     from src.data.cache import cache_dir
-    from src.data.corpus import CorpusSelection, prepare_corpus
+    from src.data.corpus.prepared import CorpusSelection, prepare_corpus
+    from src.data.corpus.sequences import Sequences
     from src.data.held_out import held_out_of
-    from src.data.sequences import Sequences
     from src.data.sources import find_source
     from src.models.pretrained import load_tokenizer
 

@@ -30,29 +30,29 @@ def main(args: list[str]) -> int:
         print(__version__)
         return 0
 
-    from src.allocator import keep_freed_memory
+    from src.system.allocator import keep_freed_memory
 
     keep_freed_memory()
     if args[0] == "predict":
-        from src.predict import main as predict
+        from src.commands.predict import main as predict
 
         return predict(args[1:])
     if args[0] == "average":
-        from src.quick_imports import quick_imports
+        from src.system.imports import quick_imports
 
         with quick_imports():
-            from src.average import main as average
+            from src.commands.average import main as average
 
         return average(args[1:])
     if args[0] == "export":
-        from src.export import main as export
+        from src.commands.export import main as export
 
         return export(args[1:])
 
-    from src.quick_imports import quick_imports
+    from src.system.imports import quick_imports
 
     with quick_imports():
-        from src.cli import main as cli
+        from src.commands.fit import main as cli
 
     return cli(args)
 

@@ -107,7 +107,7 @@ def tiny_options(tiny_bert: Path, reviews_csv: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str]) -> Path:
     """The best.ckpt of a run of the real command with the tiny model, which learns its synthetic reviews."""
-    from src.cli import main
+    from src.commands.fit import main
 
     root = tmp_path_factory.mktemp("run")
     options = [

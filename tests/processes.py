@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["src.cli", "transformers.models.bert", "tests.killing", "tests.evaluation_ranks"])
+_context.set_forkserver_preload(
+    ["src.commands.fit", "transformers.models.bert", "tests.end_to_end.killing", "tests.end_to_end.evaluation_ranks"]
+)
 
 
 def start(args: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> multiprocessing.Process:

@@ -1,1 +1,0 @@
-"""What watches a run and keeps it: checkpoints, logs, signals, progress, results."""

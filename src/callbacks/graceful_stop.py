@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.callbacks.last_checkpoint import LastCheckpoint
-from src.errors import Interrupted
+from src.system.errors import Interrupted
 
 
 class GracefulStop(Checkpoint):

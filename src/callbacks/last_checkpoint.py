@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.runs import FINISHED_KEY, LAST
+from src.runs.folders import FINISHED_KEY, LAST
 
 
 class LastCheckpoint(Checkpoint):

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.callbacks.review_list import review_list
-from src.checkpoint_reading import read_checkpoint
 from src.data.labels import MASKED_LABEL
+from src.runs.reading import read_checkpoint
 
 _REVIEWS_A_LIST = 10
 _MOST_CURVES = 10  # a page with one precision-recall curve for each of 1,000 classes is read by no one

@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning
 
-from src.checkpoint_reading import read_checkpoint
 from src.models.metrics import wilson_interval
+from src.runs.reading import read_checkpoint
 
 
 class Results(lightning.Callback):

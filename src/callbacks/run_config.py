@@ -7,8 +7,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.cli import SaveConfigCallback
 
-from src.errors import UserError
-from src.runs import CONFIG
+from src.runs.folders import CONFIG
+from src.system.errors import UserError
 
 
 class RunConfig(SaveConfigCallback):

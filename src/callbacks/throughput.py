@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 
-from src.data.masking import NOT_MASKED
+from src.data.corpus.masking import NOT_MASKED
 
 _MOST_STEPS = 100
 """On a GPU, whose moments are kept before they are added up."""

@@ -1,1 +1,0 @@
-"""From where reviews lie to the batches a model reads: source → subset → tokens → batches."""

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 from filelock import FileLock
 
-from src.errors import UserError, disk_is_full
+from src.system.errors import UserError, disk_is_full
 
 _FORMAT = 1  # raised when the layout or the meaning of prepared data changes
 

@@ -13,7 +13,7 @@ from src.data.fingerprints import hash_texts
 from src.data.reviews import Selection, labelled_splits
 from src.data.sources import Source, find_source
 from src.data.subsets import choose_rows
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 
-from src.errors import UserError
+from src.system.errors import UserError
 
 MASKED_LABEL = -100
 """The label of a row that fills a batch up and counts in no loss and no metric (torch's `ignore_index`)."""

@@ -7,14 +7,14 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from src.data.base import PreparedDataModule
 from src.data.cache import cache_dir
-from src.data.corpus import Corpus, CorpusSelection, prepare_corpus
+from src.data.corpus.prepared import Corpus, CorpusSelection, prepare_corpus
+from src.data.corpus.sequences import DrawnBatches, SequenceCollator, Sequences
 from src.data.held_out import held_out_of
-from src.data.module import PreparedDataModule
-from src.data.sequences import DrawnBatches, SequenceCollator, Sequences
 from src.data.sources import find_source
 from src.data.tokens import check_length
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 class PretrainingDataModule(PreparedDataModule):

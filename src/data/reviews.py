@@ -15,7 +15,7 @@ from src.data.labels import label_ids, label_names
 from src.data.sources import Source
 from src.data.subsets import Rows, choose_rows
 from src.data.tokens import Encoder, check_texts, tokenizer_facts
-from src.errors import UserError
+from src.system.errors import UserError
 
 LABELS_FILE = "labels.json"
 USES = {"train": "training", "val": "validation", "test": "testing"}

@@ -9,9 +9,9 @@ import datasets
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from src.errors import UserError, disk_is_full, one_line
-from src.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
-from src.locations import DATA_SUFFIXES, locate
+from src.system.errors import UserError, disk_is_full, one_line
+from src.system.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
+from src.system.locations import DATA_SUFFIXES, locate
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 @dataclass(frozen=True)

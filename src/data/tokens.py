@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from src.errors import UserError
+from src.system.errors import UserError
 
 Truncation = Literal["head", "tail", "head_tail", "windows"]
 

@@ -1,1 +1,0 @@
-"""The LightningModules, and what they are made of: networks, metrics, the optimizer."""

@@ -17,8 +17,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from src.data.tokens import Encoder
-from src.errors import UserError, one_line
-from src.models.quiet import quiet
+from src.system.errors import UserError, one_line
+from src.system.quiet import quiet
 
 PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"

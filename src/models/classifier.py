@@ -10,18 +10,18 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from src.data.labels import MASKED_LABEL
-from src.errors import UserError
-from src.models import linear_probe as probing
 from src.models.archive import archive_in, archive_tokenizer, network_in
-from src.models.last_layer import compute_last_layer_at_cls_only
-from src.models.mean_pooling import Pooling
+from src.models.base import Batch, TransformerModule
+from src.models.heads import linear_probe as probing
+from src.models.heads.mean_pooling import Pooling
+from src.models.heads.windows import mean_over_windows
+from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.models.metrics import classification_metrics
-from src.models.module import Batch, TransformerModule
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
-from src.models.training_means import TrainingMeans
+from src.models.running_means import TrainingMeans
 from src.models.weighted_mean import WeightedMean
-from src.models.windows import mean_over_windows
+from src.system.errors import UserError
 
 
 class BertClassifier(TransformerModule):

@@ -19,11 +19,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from src.checkpoint_reading import read_checkpoint
-from src.errors import UserError
 from src.models import pretrained
 from src.models.archive import Archive, PretrainerArchive, archive_in, pretrainer_archive_in
-from src.models.mean_pooling import Pooling, begin_as_mean
+from src.models.heads.mean_pooling import Pooling, begin_as_mean
+from src.runs.reading import read_checkpoint
+from src.system.errors import UserError
 
 DROPOUT_KEYS = {
     # what configurations call it: BERT and its kin, then DistilBERT, then ModernBERT; a head's own comes last

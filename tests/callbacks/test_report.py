@@ -35,7 +35,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str], reviews: Path) -> Path:
     """A run of two epochs that learns next to nothing, so that there is something wrong to show, and its test."""
-    from src.cli import main
+    from src.commands.fit import main
 
     root = tmp_path_factory.mktemp("report")
     options = [f"--data.dataset={reviews}", f"--data.val_size={N_VAL}", f"--data.test_size={N_TEST}"]

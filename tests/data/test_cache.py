@@ -14,10 +14,10 @@ import huggingface_hub
 import pytest
 from transformers import BertTokenizerFast
 
-from src import hub
 from src.data import cache
 from src.data.cache import cache_dir, cache_key, prepare_once
-from src.errors import UserError
+from src.system import hub
+from src.system.errors import UserError
 from tests.conftest import write_reviews
 from tests.data.conftest import Attach
 from tests.synthetic import synthetic_reviews

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.data.imdb import ImdbDataModule
-from src.errors import UserError
+from src.system.errors import UserError
 from tests.conftest import write_reviews
 from tests.data.conftest import Attach
 from tests.synthetic import synthetic_reviews

@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from src.data.labels import label_ids, label_names
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 def _column(values: list[object], feature: object = None) -> datasets.Dataset:

@@ -11,9 +11,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from src import hub
 from src.data.sources import Source, find_source
-from src.errors import UserError
+from src.system import hub
+from src.system.errors import UserError
 from tests.conftest import write_reviews
 from tests.synthetic import synthetic_reviews
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from src.data.subsets import choose_rows, shuffled
-from src.errors import UserError
+from src.system.errors import UserError
 
 
 @pytest.mark.parametrize("seed", [0, 42, 2**31])

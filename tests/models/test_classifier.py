@@ -22,11 +22,11 @@ from transformers import (
     PretrainedConfig,
 )
 
-from src.errors import UserError
-from src.inference import load
+from src.inference.classifier import load
 from src.models.archive import READ_TEXTS
 from src.models.classifier import BertClassifier
 from src.models.origin import ClassifierOrigin
+from src.system.errors import UserError
 from tests.conftest import write_reviews
 from tests.models.families import save_distilbert, save_roberta
 from tests.synthetic import synthetic_reviews

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM, BertForPreTraining
 
-from src.models.last_layer import compute_last_layer_where_chosen
+from src.models.kernels.last_layer import compute_last_layer_where_chosen
 from src.models.pretrainer import BertPretrainer
 
 _LENGTHS = (23, 9, 11, 17)

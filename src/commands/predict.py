@@ -1,0 +1,114 @@
+"""`python -m src predict`: labels the reviews of a file with a checkpoint, an exported folder or an ONNX file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from src.inference.inputs import STANDARD, ReviewFile
+from src.inference.labelling import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
+from src.system.errors import Interrupted, UsageError, UserError, tell
+from src.system.imports import quick_imports
+from src.system.signals import interrupted_by_signals
+
+if TYPE_CHECKING:
+    from src.inference.classifier import Classifier
+
+_DESCRIPTION = """\
+Labels the reviews of a file.
+
+Each row of the input is written with all its columns, and with `label`, `score` (the probability of that label) and
+`probability_NAME` for each class; a column of the input that has one of these names is kept as `input_NAME`. The
+order is the input's. A review over the model's length is cut, or read in windows, as in training; an empty one gets no
+label. A line that cannot be read is named on stderr and left out, and the exit status is 1. Where the output is a file
+and the prediction is killed, the same command goes on where it stopped.
+"""
+
+
+def main(args: list[str]) -> int:
+    """Runs `predict ARGS` and returns its exit status."""
+    try:
+        options = _parse(args)
+        with interrupted_by_signals():
+            return _predict(options)
+    except (UserError, Interrupted) as error:
+        return tell(error)
+
+
+def _parse(args: list[str]) -> Any:
+    parser = ArgumentParser(
+        prog="python -m src predict", description=_DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        required=True,
+        help="a checkpoint (a file, or `best` or `last` of the newest run), a folder made by `export`, or an .onnx "
+        "file in one",
+    )
+    parser.add_argument("--input", required=True, help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - for stdin")
+    parser.add_argument("--output", required=True, help="a .csv or .jsonl file, or - for stdout")
+    parser.add_argument("--text_column", default="text", help="the column with the reviews")
+    parser.add_argument(
+        "--input_format",
+        choices=("csv", "tsv", "jsonl", "parquet", "txt"),
+        help="in place of the suffix; stdin is taken for txt, a review a line",
+    )
+    parser.add_argument(
+        "--output_format", choices=("csv", "jsonl"), help="in place of the suffix; stdout is written as csv"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help=f"reviews (or windows of them) computed at once; null is {BATCH_SIZE_CPU}, and {BATCH_SIZE_GPU} on a GPU",
+    )
+    try:
+        options = parser.parse_args(args)
+    except ArgumentError as error:
+        raise UsageError(str(error)) from error
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UsageError(f"--batch_size is {options.batch_size}; it must be 1 or more")
+    if options.output_format is None:
+        options.output_format = _output_format(options.output)
+    return options
+
+
+def _output_format(output: str) -> str:
+    formats = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+    if output == STANDARD:
+        return "csv"
+    suffix = Path(output).suffix.lower()
+    if suffix not in formats:
+        raise UsageError(f"--output {output} ends neither in .csv nor in .jsonl: name its format by --output_format")
+    return formats[suffix]
+
+
+def _predict(options: Any) -> int:
+    reviews = ReviewFile(options.input, options.input_format, options.text_column)
+    if options.output != STANDARD:
+        _check_output(options.output, options.input)
+    total, columns = reviews.survey()
+    classifier = _load(options.ckpt_path)
+    return Prediction(options, reviews, classifier).run(total, columns)
+
+
+def _check_output(output: str, source: str) -> None:
+    path = Path(output)
+    if source != STANDARD and path.exists() and path.samefile(source):
+        raise UserError(f"--output {output} is the input itself: name another file")
+    if path.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder of --output {output} cannot be made: {error.strerror}") from error
+
+
+def _load(name: str) -> "Classifier":
+    with quick_imports():
+        from src.inference.classifier import load
+        from src.runs.folders import find_checkpoint
+
+    path = Path(name).expanduser()
+    if name in ("best", "last") and not path.exists():
+        path = find_checkpoint(name, Path())
+    return load(path)

@@ -1,0 +1,115 @@
+"""The head that training begins with: logistic regression on what it reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from src.models.heads import linear_probe
+from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.system.errors import UserError
+from tests.models.families import save_distilbert, save_roberta
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def _batches(n: int = 3) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "input_ids": torch.randint(5, 60, (8, 12 - i), generator=generator),
+            "attention_mask": torch.ones(8, 12 - i, dtype=torch.int64),
+            "labels": torch.randint(3, (8,), generator=generator),
+        }
+        for i in range(n)
+    ]
+
+
+def test_is_sklearns_logistic_regression() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 5, generator=generator).double(), torch.randint(3, (60,), generator=generator)
+    weight, bias = linear_probe.logistic_regression(x, y, classes=3, penalty=0.05)
+    theirs = LogisticRegression(C=1 / (2 * 0.05 * len(x)), tol=1e-10, max_iter=1000).fit(x.numpy(), y.numpy())
+    torch.testing.assert_close(weight, torch.from_numpy(theirs.coef_), atol=1e-5, rtol=0)
+    # a constant on all biases changes nothing
+    torch.testing.assert_close(bias - bias.mean(), torch.from_numpy(theirs.intercept_), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
+def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tiny_bert
+    if family != "bert":
+        folder = save_roberta(tmp_path) if family == "roberta" else save_distilbert(tmp_path, tiny_bert / "vocab.txt")
+    options = {"num_labels": 3, "ignore_mismatched_sizes": True}  # those two have a head over two labels
+    network: Any = AutoModelForSequenceClassification.from_pretrained(folder, **options)
+    compute_last_layer_at_cls_only(network)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    share = linear_probe.probe(network, _batches())
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    head = {"roberta": "classifier.out_proj"}.get(family, "classifier")
+    assert changed == {f"{head}.weight", f"{head}.bias"}
+    assert network.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+
+    network.eval()
+    with torch.no_grad():
+        right = [
+            network(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits.argmax(dim=1) == b["labels"]
+            for b in _batches()
+        ]
+    assert share == pytest.approx(float(torch.cat(right).double().mean())), "dropout is off while it looks"
+
+
+class First(lightning.Callback):
+    """Keeps the head as it is before the first step."""
+
+    head: torch.Tensor
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        First.head = pl_module.model.classifier.weight.detach().clone()
+
+
+def test_a_fit_begins_with_it_whatever_the_seed_and_a_resumed_one_does_not(
+    run_cli: Run, tiny_options: list[str], tmp_path: Path
+) -> None:
+    options = [*tiny_options, "--model.linear_probe=true", f"--trainer.callbacks+={__name__}.First"]
+    heads = []
+    for seed in (1, 2):
+        status, out, err = run_cli("fit", *options, f"--seed_everything={seed}", "--trainer.max_epochs=1")
+        assert status == 0, err
+        assert out.count("Linear probe: right about ") == 1
+        heads.append(First.head)
+    torch.testing.assert_close(heads[0], heads[1], atol=1e-5, rtol=0)
+
+    last = tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt"
+    trained = torch.load(last, weights_only=True)["state_dict"]["model.classifier.weight"]
+    status, out, err = run_cli("fit", f"--ckpt_path={last}", "--trainer.max_epochs=2")
+    assert status == 0, err
+    assert "Linear probe" not in out
+    assert torch.equal(First.head, trained)
+
+
+def test_a_search_for_the_learning_rate_comes_before_it(run_cli: Run, tiny_options: list[str]) -> None:
+    finder = "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"
+    search = [finder, "--trainer.callbacks.num_training_steps=6", "--trainer.callbacks.early_stop_threshold=null"]
+    probe = [f"--trainer.callbacks+={__name__}.First", "--model.linear_probe=true", "--trainer.max_steps=1"]
+    status, out, err = run_cli("fit", *tiny_options, *search, *probe)
+    assert status == 0, err
+    assert out.count("Linear probe: right about ") == 1
+
+
+def test_a_head_that_reads_each_token_is_named(tiny_bert: Path) -> None:
+    network: Any = AutoModelForTokenClassification.from_pretrained(tiny_bert, num_labels=3)
+    with pytest.raises(
+        UserError, match=r"^model.linear_probe needs a head that reads a vector a review, which a model "
+    ):
+        linear_probe.probe(network, _batches())
+    network.classifier = torch.nn.Linear(32, 3, bias=False)
+    with pytest.raises(UserError, match=r"of the type 'bert' has not$"):
+        linear_probe.probe(network, _batches())

@@ -1,0 +1,82 @@
+"""A top layer that begins as the mean over the tokens."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn.functional import layer_norm
+from transformers import BertForSequenceClassification
+
+from src.models.heads.mean_pooling import begin_as_mean
+from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from tests.models.families import save_roberta
+
+Run = Callable[..., tuple[int, str, str]]
+
+_LENGTHS = torch.tensor([23, 1, 11, 17])
+
+
+def _batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 40, (len(_LENGTHS), 23), generator=torch.Generator().manual_seed(2))
+    return {"input_ids": ids, "attention_mask": (torch.arange(23) < _LENGTHS[:, None]).long()}
+
+
+@torch.no_grad()
+def test_the_head_reads_the_mean_of_the_layer_below(tiny_bert: Path) -> None:
+    network = BertForSequenceClassification.from_pretrained(tiny_bert).eval()
+    before = copy.deepcopy(network.state_dict())
+    begin_as_mean(network)
+    batch = _batch()
+    below = network.bert(**batch, output_hidden_states=True).hidden_states[-2]
+    mask = batch["attention_mask"][..., None]
+    mean = (below * mask).sum(dim=1) / mask.sum(dim=1)
+    size = below.shape[-1:]
+    read = layer_norm(layer_norm(4 * mean + below[:, 0], size, eps=1e-12), size, eps=1e-12).tanh()
+    wanted = network.classifier(read)
+    torch.testing.assert_close(network(**batch).logits, wanted, rtol=0, atol=1e-5)
+    compute_last_layer_at_cls_only(network)
+    torch.testing.assert_close(network(**batch).logits, wanted, rtol=0, atol=1e-5)
+
+    changed = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}
+    assert all(name.startswith(("bert.encoder.layer.1.", "bert.pooler.")) for name in changed)
+    assert changed
+
+
+def test_all_of_it_is_trained(tiny_bert: Path, run_cli: Run, tiny_options: list[str]) -> None:
+    status, _, err = run_cli("fit", *tiny_options, "--model.pooling=mean", "--trainer.max_epochs=2")
+    assert status == 0, err
+    trained = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    network = BertForSequenceClassification.from_pretrained(tiny_bert)
+    begin_as_mean(network)
+    for name, weight in network.bert.encoder.layer[-1].state_dict().items():
+        # a constant on all keys changes no softmax
+        if name != "attention.self.key.bias":
+            assert not torch.equal(trained[f"model.bert.encoder.layer.1.{name}"], weight), name
+    status, out, err = run_cli("test", "--ckpt_path=last")
+    assert status == 0, err
+    assert "Accuracy: " in out
+
+
+def test_a_run_from_before_there_was_the_option_began_with_cls(run_cli: Run, tiny_options: list[str]) -> None:
+    options = [*tiny_options, "--trainer.max_epochs=2"]
+    assert run_cli("fit", *options, "--trainer.max_steps=6")[0] == 0
+    last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    content = torch.load(last, weights_only=True)
+    del content["hyper_parameters"]["pooling"]
+    torch.save(content, last)
+    status, _, err = run_cli("fit", *options, "--model.pooling=mean", f"--ckpt_path={last}")
+    assert status == 1
+    assert err == "error: the run to resume began with model.pooling=cls, and is trained already\n"
+    assert run_cli("fit", *options, f"--ckpt_path={last}")[0] == 0
+
+
+def test_other_families_are_refused(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    folder.mkdir()
+    options = [*tiny_options, f"--model.model_name_or_path={save_roberta(folder)}", "--model.pooling=mean"]
+    status, _, err = run_cli("fit", *options)
+    assert status == 1
+    assert err.startswith("error: model.pooling=mean is for BERT, but ")
+    assert err.endswith("is a model of the type 'roberta': leave it at cls\n")
+    assert not Path("lightning_logs").exists()

@@ -1,0 +1,94 @@
+"""Attention with dropout: plain attention where all is kept, SDPA's distribution, and the right gradient.
+
+Each with all rows at once, and with as few at a time as long reviews leave.
+"""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from src.models.kernels import attention
+from src.models.kernels.attention import _Attention
+from src.models.kernels.dropout import use_fast_dropout
+from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+
+
+# scores of 2 heads: one row's, two rows' of 20 tokens each, so that one of three is left over, and more than there are
+@pytest.fixture(autouse=True, params=[1, 2 * 2 * 20 * 20, 1 << 21])
+def elements_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_ELEMENTS_AT_ONCE", request.param)
+
+
+@pytest.fixture
+def network(tiny_bert: Path) -> nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(str(tiny_bert), dtype=torch.float32).train()
+
+
+@pytest.mark.parametrize("cls_only", [False, True])
+def test_attention_has_the_plain_gradients_where_all_is_kept(network: nn.Module, cls_only: bool) -> None:
+    """With so small a p that its threshold rounds to 0, what computes is the path with dropout, which drops nothing."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 1e-7
+    plain = copy.deepcopy(network)
+    use_fast_dropout(network)
+    for module in plain.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if cls_only:
+        compute_last_layer_at_cls_only(network)
+        compute_last_layer_at_cls_only(plain)
+    ids = torch.randint(5, 40, (3, 20))
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0
+    for each in (network, plain):
+        each(ids, mask, labels=torch.tensor([0, 1, 1])).loss.backward()
+    for (name, mine), (_, other) in zip(network.named_parameters(), plain.named_parameters(), strict=True):
+        if other.grad is None:
+            assert mine.grad is None
+        else:
+            assert torch.allclose(mine.grad, other.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_attention_drops_probabilities_without_bias() -> None:
+    """The mean over many masks is the attention without dropout, and the spread is as SDPA's."""
+    torch.manual_seed(4)
+    query, key, value = (torch.randn(1, 2, 6, 4) for _ in range(3))
+    mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    mask[..., 4:] = False
+    many = [t.expand(4000, -1, -1, -1) for t in (query, key, value)]
+    exact = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    theirs = nn.functional.scaled_dot_product_attention(*many, attn_mask=mask, dropout_p=0.3)
+    mine = _Attention.apply(*many, mask, 0.3, 0.5)
+    assert torch.allclose(mine.mean(dim=0), exact[0], atol=0.06)
+    assert torch.allclose(mine.std(dim=0), theirs.std(dim=0), rtol=0.1)
+    # rounded, since a few masks give the same few values, but for the last bit
+    mine, theirs = (each[:, 0, 0, 0].round(decimals=4).numpy() for each in (mine, theirs))
+    assert stats.ks_2samp(mine, theirs).pvalue > 1e-3
+
+
+def test_attention_gradient_with_dropout_is_the_numerical_one() -> None:
+    def attend(*inputs: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(5)  # the same mask each time
+        return _Attention.apply(*inputs, None, 0.4, 0.5)
+
+    inputs = [torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(attend, inputs)
+
+
+def test_in_bf16_sdpas_own_kernel_computes(network: nn.Module) -> None:
+    """It has the probabilities in fp32."""
+    use_fast_dropout(network)
+    query, key, value = (torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3))
+    self_attention = network.bert.encoder.layer[0].attention.self
+    torch.manual_seed(6)
+    mine, _ = attention.attention_with_dropout(self_attention, query, key, value, None, dropout=0.5)
+    torch.manual_seed(6)
+    theirs = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=0.5).transpose(1, 2)
+    assert torch.equal(mine, theirs)
