@@ -27,10 +27,11 @@ test: install  ## all tests
 test-fast: install  ## the tests that are not marked slow
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow"
 
-lint: install  ## style and types
+lint: install  ## style, types, and that imports go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
