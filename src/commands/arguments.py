@@ -49,7 +49,7 @@ def read_command(args: list[str]) -> Command:
     if args and args[0].split("=")[0] in ("--config", "-c"):
         raise UsageError("--config comes after the subcommand: python -m src fit --config configs/imdb.yaml")
     if args and not args[0].startswith("-") and name not in SUBCOMMANDS:
-        known = ", ".join((*SUBCOMMANDS, "predict", "average", "export"))
+        known = ", ".join((*SUBCOMMANDS, "predict", "export"))
         raise UsageError(f"there is no command {name!r}; the commands are {known}")
     if not args or args[0].startswith("-") or {"--help", "-h"} & set(args):
         return Command(name, args)

@@ -16,7 +16,6 @@ from src.models.kernels.dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.running_means import TrainingMeans
-from src.runs.folders import AVERAGE_OF_KEY
 from src.system.errors import UserError
 
 Batch = dict[str, torch.Tensor]
@@ -217,11 +216,7 @@ class TransformerModule(lightning.LightningModule):
             self.epoch_means.restore(checkpoint["epoch_means"])
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where there is no optimizer to resume, or its options are others."""
-        if AVERAGE_OF_KEY in checkpoint:
-            raise UserError(
-                "a mean of runs has no optimizer to go on with: `export` it, and begin with --model.model_name_or_path"
-            )
+        """Raises UserError where the optimizer's options are others."""
         before, now = (
             {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
         )

@@ -13,8 +13,6 @@ LAST = Path("checkpoints") / "last.ckpt"
 CONFIG = "config.yaml"
 FINISHED_KEY = "finished"
 """In a checkpoint: whether its run came to its end."""
-AVERAGE_OF_KEY = "average_of"
-"""In a checkpoint whose weights are a mean: the names of those that were averaged."""
 
 
 def runs(root: Path) -> list[Path]:
