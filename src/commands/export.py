@@ -73,16 +73,16 @@ def _export(options: Any) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as folder:
             folder.mkdir()
-            if "pretrainer" in checkpoint:
+            if "pretrainer" in checkpoint.content:
                 from src.exporting.pretrainer import export_pretrainer
 
                 if options.onnx or options.int8:
                     raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
-                said = export_pretrainer(folder, output.name, checkpoint, path)
+                said = export_pretrainer(folder, output.name, checkpoint)
             else:
                 from src.exporting.classifier import export_classifier
 
-                said = export_classifier(folder, output.name, options, checkpoint, path)
+                said = export_classifier(folder, output.name, options, checkpoint)
     except OSError as error:
         raise UserError(f"{output} could not be written: {error.strerror or error}") from error
     print(*said, f"Exported to {options.output}", sep="\n")
