@@ -1,4 +1,4 @@
-"""Every configuration that is shipped parses, and runs with the tiny model and data in place of the real ones."""
+"""Every shipped configuration parses, and trains for two steps with a tiny model and data in place of the real ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def _flags(configs: list[Path]) -> list[str]:
 
 
 def _merged(configs: list[Path]) -> dict[str, Any]:
-    """What the files say, the later over the earlier."""
+    """The files' content; later files override earlier ones."""
 
     def merge(below: Any, above: Any) -> Any:
         if not isinstance(below, dict) or not isinstance(above, dict):
@@ -37,7 +37,7 @@ def _merged(configs: list[Path]) -> dict[str, Any]:
 
 
 def _tiny(configs: list[Path], model: Path, reviews: Path) -> list[str]:
-    """Options that make two steps of an experiment that any CPU can do; what else the file says stays."""
+    """Options that cut an experiment down to two steps on a CPU; all other values stay as in the file."""
     data = [f"--data.dataset={reviews}", "--data.revision=null", "--data.where=null", "--data.train_size=32"]
     data += ["--data.val_size=8"]
     if _merged(configs)["data"]["class_path"] == "PretrainingDataModule":
@@ -58,7 +58,7 @@ def test_there_are_configs() -> None:
 
 
 @pytest.mark.parametrize("configs", _EACH)
-def test_config_parses_and_all_it_says_is_taken(run_cli: Run, configs: list[Path]) -> None:
+def test_config_parses_and_every_value_is_used(run_cli: Run, configs: list[Path]) -> None:
     status, out, err = run_cli("fit", *_flags(configs), "--print_config")
     assert status == 0, err
     printed = yaml.safe_load(out)
@@ -66,7 +66,7 @@ def test_config_parses_and_all_it_says_is_taken(run_cli: Run, configs: list[Path
     def compare(said: Any, taken: Any, place: str) -> None:
         if isinstance(said, dict) and place.rpartition(".")[2] != "where":
             for key, value in said.items():
-                if key.endswith("+"):  # added to what is there
+                if key.endswith("+"):  # appended to the list
                     compare(value, taken[key[:-1]][-len(value) :], f"{place}.{key}")
                 else:
                     compare(value, taken[key], f"{place}.{key}")
@@ -78,7 +78,7 @@ def test_config_parses_and_all_it_says_is_taken(run_cli: Run, configs: list[Path
     compare(_merged(configs), printed, "")
 
 
-def test_an_overlay_leaves_the_callbacks_of_a_config(run_cli: Run, tmp_path: Path) -> None:
+def test_an_overlay_keeps_the_callbacks_of_a_config(run_cli: Run, tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/loss"}}
     own.write_text(yaml.safe_dump({"trainer": {"callbacks": [stopping]}}))
@@ -103,15 +103,15 @@ def test_config_runs_two_steps(
 
 @pytest.mark.parametrize("config", EXPERIMENTS + OVERLAYS, ids=lambda path: path.stem)
 def test_config_opens_with_its_command(config: Path) -> None:
-    """Which names the file itself, so that it can be copied."""
+    """The command names the file itself, so that it can be copied."""
     lines = config.read_text().splitlines()
     head = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
     assert f"configs/{config.relative_to(CONFIGS)}" in head
     assert " fit --config " in head
 
 
-def test_imdb_config_is_the_seed_experiment() -> None:
-    """The lines that make it the tutorial's; the Hugging Face Trainer's defaults are those of BertClassifier."""
+def test_imdb_config_is_the_tutorials_experiment() -> None:
+    """The values of the tutorial's script; the rest are the Hugging Face Trainer's defaults, and BertClassifier's."""
     content = yaml.safe_load((CONFIGS / "imdb.yaml").read_text())
     model, data = content["model"]["init_args"], content["data"]["init_args"]
     assert model["model_name_or_path"] in ("bert-base-uncased", "google-bert/bert-base-uncased")

@@ -10,15 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.docs.pages import ROOT, blocks
 from tests.synthetic import synthetic_reviews
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "your-own-reviews.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """The code of the page in one language."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+PAGE = ROOT / "docs" / "your-own-reviews.md"
 
 
 def test_every_command_of_the_page_runs(
@@ -31,7 +26,7 @@ def test_every_command_of_the_page_runs(
     # the tiny model in place of a real one; it takes 128 tokens
     tiny = [f"--model.model_name_or_path={tiny_bert}", "--data.max_length=64", "--trainer.accelerator=cpu"]
     tiny += ["--model.learning_rate=3e-3", "--trainer.max_epochs=5"]
-    commands = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
+    commands = [shlex.split(line) for block in blocks(PAGE, "bash") for line in block.splitlines()]
     for command in commands:
         assert command[:3] == ["python", "-m", "src"]
         status, out, err = run_cli(*command[3:], *(tiny if command[3] == "fit" else []))
@@ -44,7 +39,7 @@ def test_every_command_of_the_page_runs(
         assert list(table.text) == list(new.text)
         assert (table.label == new.label).mean() > 0.8
 
-    theirs, ours = blocks("python")
+    theirs, ours = blocks(PAGE, "python")
     capsys.readouterr()
     exec(theirs, {})
     (found,) = ast.literal_eval(capsys.readouterr().out)
