@@ -241,7 +241,7 @@ def _run(args: list[str]) -> int:
     except (UserError, Interrupted):
         raise
     except Exception as error:
-        raise as_user_error(error) from error
+        raise as_user_error(error, command.args) from error
     return 0
 
 
