@@ -40,7 +40,7 @@ from src.runs import folders
 from src.runs.reading import read_checkpoint
 from src.runs.writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
-from src.system.quiet_libraries import hush_libraries
+from src.system.quiet import hush_libraries
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
