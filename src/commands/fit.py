@@ -18,13 +18,12 @@ from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.hyperparameters import Hyperparameters
 from src.callbacks.last_checkpoint import LastCheckpoint
-from src.callbacks.progress import PlainProgress
+from src.callbacks.progress import PlainProgress, Summary
 from src.callbacks.report import Report
 from src.callbacks.results import Results
 from src.callbacks.run_config import RunConfig
 from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
-from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.commands import next_steps
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
