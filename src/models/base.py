@@ -33,8 +33,6 @@ class TransformerModule(lightning.LightningModule):
     Attributes:
         monitor, monitor_mode, monitor_name: what the best checkpoint is best in, of what is logged.
         rows_are: what a row of a batch is, in the plural.
-        next_commands: what it is for and what to type, after a fit; {best} stands for the best checkpoint, {held_out}
-            for the config of the fine-tuning that was held out from a pre-training.
         origin: where the network comes from.
     """
 
@@ -42,7 +40,6 @@ class TransformerModule(lightning.LightningModule):
     monitor_mode: str
     monitor_name: str
     rows_are: str
-    next_commands: tuple[tuple[str, str], ...]
     origin: Origin
 
     def __init__(self) -> None:

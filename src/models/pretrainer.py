@@ -59,10 +59,6 @@ class BertPretrainer(TransformerModule):
     monitor_mode = "min"
     monitor_name = "validation MLM loss"
     rows_are = "sequences"
-    next_commands = (
-        ("Hand it over:", "python -m src export --ckpt_path {best} --output my-bert"),
-        ("Fine-tune it:", "python -m src fit --config {held_out} --model.model_name_or_path my-bert"),
-    )
 
     def __init__(
         self,
