@@ -1,4 +1,4 @@
-"""What the parser refuses."""
+"""Command lines and configs that the parser refuses."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Options of the Trainer, and its callbacks and loggers, that will not do."""
+"""Invalid options of the Trainer, its callbacks and its loggers."""
 
 import importlib.util
 from collections.abc import Callable

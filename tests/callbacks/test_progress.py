@@ -1,4 +1,4 @@
-"""The lines that a run prints into a file."""
+"""The progress lines that `fit` prints where no progress bar is shown."""
 
 import re
 from collections.abc import Callable
