@@ -1,4 +1,4 @@
-"""`python -m src`: only dispatches, and answers --help and --version before anything heavy is imported."""
+"""`python -m src`: runs a subcommand; --help and --version are answered before any heavy import."""
 
 import sys
 
@@ -7,16 +7,17 @@ from src import __version__
 _HELP = """\
 usage: python -m src COMMAND [options]
 
-Fine-tunes BERT on IMDb reviews, or on yours, with PyTorch Lightning.
+Fine-tunes BERT to classify IMDb reviews, or your own texts, with PyTorch Lightning.
 
 commands:
-  fit        train:  python -m src fit --config configs/quickstart.yaml
+  fit        train a classifier:  python -m src fit --config configs/quickstart.yaml
   validate   evaluate a checkpoint on the validation rows
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
-  predict    label the reviews of a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
+  predict    label the reviews in a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
   export     write a checkpoint as a Hugging Face folder:  python -m src export --ckpt_path FILE --output DIR
 
-`python -m src COMMAND --help` lists the options; `fit --print_config` prints the whole configuration.
+`python -m src COMMAND --help` lists a command's options.
+`python -m src fit --print_config` prints the whole configuration.
 """
 
 
@@ -44,9 +45,9 @@ def main(args: list[str]) -> int:
     from src.system.imports import quick_imports
 
     with quick_imports():
-        from src.commands.fit import main as cli
+        from src.commands.fit import main as fit
 
-    return cli(args)
+    return fit(args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The checkpoint that validated best."""
+"""Saves `checkpoints/best.ckpt`, the checkpoint with the best validation score."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from src.runs.folders import BEST
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`checkpoints/best.ckpt` of a run, which it still knows when the run's directory has been moved.
+    """Saves a run's `best.ckpt` after each validation that beats the best score so far.
 
     Args:
-        run: the directory of the run.
-        monitor: what of the log it is best in.
+        run: directory of the run.
+        monitor: the logged metric that is the score.
         mode: "max" or "min".
     """
 
@@ -28,10 +28,10 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the score of the best checkpoint, if that is there.
+        """Restores the best score of a resumed run if its best.ckpt exists, also after the run was moved.
 
-        Lightning forgets the score where the directory has another name than before, and then overwrites the best
-        with the next.
+        Lightning forgets the score if the directory's path has changed, and then overwrites best.ckpt with whatever
+        comes next.
         """
         best, score = Path(str(self.dirpath), BEST.name), state_dict["best_model_score"]
         if score is None or not best.is_file():

@@ -1,4 +1,7 @@
-"""The pictures of a report. Imported where one is drawn: matplotlib is slow to import."""
+"""Draws the report's figures: confusion matrix, reliability diagram, accuracy by length.
+
+Import it only where a figure is drawn, since matplotlib is slow to import.
+"""
 
 from typing import Any
 
@@ -7,31 +10,35 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torchmetrics.classification import MulticlassConfusionMatrix
-from torchmetrics.functional.classification import binary_calibration_error
 
 from src.models.metrics import wilson_interval
 
-_BINS = 15  # as the metric `ece` has them
+_BINS = 15  # as in the metric `ece`
 _LENGTH_GROUPS = 8
-_MOST_NUMBERS = 20  # classes; beyond, the numbers in the matrix cannot be read
+_MOST_NUMBERS = 20  # classes; with more, the numbers in the matrix are too small to read
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> Figure:
-    """True classes down, predicted ones across, in rows of the data; both arrays hold class numbers."""
+    """A confusion matrix: true classes are its lines, predicted classes its columns.
+
+    Args:
+        labels, predicted: class numbers, shape (rows,).
+        names: of the classes.
+    """
     n = len(names)
-    # the rows are those of all ranks already, and rank 0 is alone here: a metric that syncs would wait for ever
+    # the rows of all ranks are here, and only on rank 0: a metric that synchronises would wait for ever
     metric = MulticlassConfusionMatrix(n, validate_args=False, sync_on_compute=False)
     metric.update(torch.from_numpy(predicted), torch.from_numpy(labels))
     side = min(3.5 + 0.5 * n, 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     metric.plot(ax=axes, add_text=n <= _MOST_NUMBERS, labels=[_plain(name) for name in names], cmap="Blues")
-    axes.set_title(f"{(labels == predicted).sum():,} of {len(labels):,} right")
+    axes.set_title(f"{(labels == predicted).sum():,} of {len(labels):,} correct")
     return figure
 
 
-def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, right ones and mean confidence of each of 15 bins of equal width, each of shape (15,)."""
+def confidence_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows, the correct rows and the mean confidence in each of 15 bins of equal width, each of shape (15,)."""
     edges = np.linspace(0, 1, _BINS + 1, dtype=np.float32)
     bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, _BINS - 1)
     n = np.bincount(bins, minlength=_BINS)
@@ -40,22 +47,22 @@ def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.nd
     return n, right, mean
 
 
-def calibration(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> Figure:
-    """How often the model is right when it is so sure (Guo et al. 2017), above how many rows it is so sure of.
+def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> Figure:
+    """Accuracy per confidence bin (Guo et al. 2017), above a histogram of the confidence.
 
     Args:
         confidence: probability of the predicted class, shape (rows,).
         correct: whether that class is the true one, shape (rows,).
-        lowest: confidence cannot be below it: one over the number of classes.
+        lowest: the lowest possible confidence, which is one over the number of classes.
     """
-    n, right, mean = calibration_bins(confidence, correct)
+    n, right, mean = confidence_bins(confidence, correct)
     used = n > 0
-    ece = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct).int(), n_bins=_BINS)
+    ece = np.abs(right - mean * n).sum() / n.sum()
     figure = Figure(figsize=(5, 5), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    curve.plot([lowest, 1], [lowest, 1], color="0.6", linestyle="--", label="as sure as right")
-    _shares(curve, mean[used], right[used], n[used], marker="o", label="model (95% intervals)")
-    curve.set(ylabel="accuracy", ylim=(0, 1.02), title=f"expected calibration error {float(ece):.3f}")
+    curve.plot([lowest, 1], [lowest, 1], color="0.6", linestyle="--", label="perfect calibration")
+    _plot_accuracy(curve, mean[used], right[used], n[used], marker="o", label="model (95% intervals)")
+    curve.set(ylabel="accuracy", ylim=(0, 1.02), title=f"expected calibration error {ece:.3f}")
     curve.legend(loc="lower right")
     width = 1 / _BINS
     counts.bar((np.arange(_BINS) + 0.5) * width, n, width=0.92 * width)
@@ -64,10 +71,13 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> F
 
 
 def length_groups(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's group of like lengths, shape (rows,), and the groups' longest lengths, shape (groups,).
+    """Groups rows of similar length.
 
-    About as many rows in each of at most eight groups; rows of one length are never parted. Where many rows have the
-    longest length, which is mostly that to which they were cut, they are a group of their own.
+    There are at most eight groups, with about as many rows in each. Rows of the same length are in the same group. If
+    many rows have the greatest length, mostly because they were truncated to it, they are a group of their own.
+
+    Returns:
+        each row's group, shape (rows,), and each group's greatest length, shape (groups,).
     """
     top = lengths.max()
     shorter = lengths[lengths < top]
@@ -81,32 +91,37 @@ def length_groups(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy_by_length(lengths: np.ndarray, correct: np.ndarray) -> Figure:
-    """The accuracy on short and on long reviews; both arrays have shape (rows,)."""
+    """The accuracy on shorter and longer reviews.
+
+    Args:
+        lengths: tokens of each review, shape (rows,).
+        correct: whether the predicted class is the true one, shape (rows,).
+    """
     group, ends = length_groups(lengths)
     n = np.bincount(group)
     right = np.bincount(group, weights=correct).astype(int)
     starts = [int(lengths[group == i].min()) for i in range(len(ends))]
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    _shares(axes, np.arange(len(ends)), right, n, marker="s", linestyle="none", label="group (95% intervals)")
+    _plot_accuracy(axes, np.arange(len(ends)), right, n, marker="s", linestyle="none", label="group (95% intervals)")
     axes.axhline(correct.mean(), color="0.6", linestyle="--", label=f"all rows: {correct.mean():.3f}")
     names = [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True)]
     axes.set_xticks(range(len(ends)), [f"{name}\nn={k}" for name, k in zip(names, n, strict=True)], fontsize=8)
-    axes.set(xlabel="tokens of the review, as the model read it", ylabel="accuracy")
+    axes.set(xlabel="length of the review in tokens, as the model reads it", ylabel="accuracy")
     axes.set_ylim(top=1.02)
     axes.legend()
     return figure
 
 
-def _shares(axes: Axes, x: np.ndarray, right: np.ndarray, n: np.ndarray, **style: Any) -> None:
-    """Points at `right` of `n`, with their 95% intervals."""
+def _plot_accuracy(axes: Axes, x: np.ndarray, right: np.ndarray, n: np.ndarray, **style: Any) -> None:
+    """Plots `right` out of `n` with 95% intervals; `style` goes to matplotlib's errorbar."""
     share = right / n
     low, high = np.transpose([wilson_interval(int(k), int(m)) for k, m in zip(right, n, strict=True)])
-    # rounding may put an interval's end a hair on the wrong side of the share
+    # rounding may put an end of the interval just on the wrong side of the share
     errors = np.maximum([share - low, high - share], 0)
     axes.errorbar(x, share, yerr=errors, capsize=4, **style)
 
 
 def _plain(name: str) -> str:
-    """A class's name as matplotlib shows it as it is: a dollar sign would begin a formula."""
+    """A class name that matplotlib draws literally: a dollar sign would start a formula."""
     return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")

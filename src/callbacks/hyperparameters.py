@@ -1,27 +1,28 @@
-"""TensorBoard's table of runs: what each was told, and how well it did."""
+"""Writes TensorBoard's HPARAMS table: each run's options and its best score."""
 
-from typing import Any
-
-import lightning
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from src.models.base import TransformerModule
 
-class Hyperparameters(lightning.Callback):
-    """Writes the options of model and data with the best score of the run when training ends.
+
+class Hyperparameters(Callback):
+    """Writes the options of model and data and the run's best score when training ends.
 
     Args:
-        best: knows that score.
+        best: has the best score.
     """
 
     def __init__(self, best: ModelCheckpoint) -> None:
         self.best = best
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TransformerModule)
         score = self.best.best_model_score
         if score is None:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]
         options = {**data.hparams, **pl_module.hparams, "seed": pl_module.seed}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

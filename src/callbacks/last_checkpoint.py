@@ -1,26 +1,28 @@
-"""The checkpoint from which an interrupted run goes on."""
+"""Saves `checkpoints/last.ckpt`, from which an interrupted run resumes."""
 
 from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from src.models.base import Batch
 from src.runs.folders import LAST
 from src.runs.reading import FINISHED_KEY
 
 
 class LastCheckpoint(Checkpoint):
-    """Renews `checkpoints/last.ckpt` after each epoch's validation, and every so many steps within an epoch.
+    """Saves a run's `last.ckpt` after each epoch's validation, every few steps within an epoch, and at the end.
 
-    Not Lightning's ModelCheckpoint: that takes either steps or epochs as its rhythm; removes the file it replaces;
-    and saved at the last batch of an epoch, resumes without that epoch's validation.
+    Lightning's ModelCheckpoint would not do. It saves every few steps or every few epochs, not both. It deletes the
+    old file. And a checkpoint that it saves at an epoch's last batch resumes without that epoch's validation.
 
     Args:
         every_n_train_steps: optimizer steps between two saves; 0 saves at the ends of epochs only.
 
     Attributes:
-        run: the directory of the run; None for the first logger's.
+        run: directory of the run; None means that of the first logger.
     """
 
     def __init__(self, every_n_train_steps: int = 100) -> None:
@@ -28,19 +30,21 @@ class LastCheckpoint(Checkpoint):
         self.run: Path | None = None
         self.finished = False
 
-    def path(self, trainer: lightning.Trainer) -> str:
-        """Where it is saved."""
+    def path(self, trainer: Trainer) -> str:
+        """The path of the checkpoint."""
         return f"{self.run or trainer.log_dir}/{LAST}"
 
-    def save(self, trainer: lightning.Trainer) -> None:
-        """Saves now. All ranks must call it."""
+    def save(self, trainer: Trainer) -> None:
+        """Saves the checkpoint now. All ranks must call it."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path(trainer))
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """Saves at every n-th optimizer step, but not between the batches that one step accumulates.
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        """Saves after every n-th optimizer step, but never between the batches whose gradients one step accumulates.
 
-        A checkpoint has no gradients: a run that went on from there would have lost half a step.
+        A checkpoint holds no gradients, so a run resumed from there would lose those of the earlier batches.
         """
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate() or not self.every_n_train_steps or loop.batch_progress.is_last_batch:
@@ -48,20 +52,18 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step % self.every_n_train_steps == 0:
             self.save(trainer)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fit_loop._should_accumulate():
             self.save(trainer)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Where there are no validation rows, an epoch ends here."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves after an epoch without validation rows."""
         if not sum(trainer.num_val_batches):
             self.save(trainer)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.finished = not trainer.interrupted
         self.save(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[FINISHED_KEY] = self.finished

@@ -1,4 +1,4 @@
-"""The figures at the end: on the screen, and in a file that other programs read."""
+"""Prints the result of `validate` or `test` and writes it to validate.json or test.json."""
 
 import json
 import math
@@ -6,35 +6,35 @@ import os
 from pathlib import Path
 from typing import Any
 
-import lightning
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from src.models.metrics import wilson_interval
 from src.runs.reading import Checkpoint
 from src.system.atomic import atomic_write
 
 
-class Results(lightning.Callback):
-    """Writes `validate.json` or `test.json` into the run that the checkpoint belongs to, and prints the accuracy, or
-    whatever else a model is measured by.
+class Results(Callback):
+    """Writes `validate.json` or `test.json` into the checkpoint's run and prints the accuracy with its 95% interval.
 
-    The figures of a test go to the run's TensorBoard log too, at the step of the checkpoint.
+    If the model has no accuracy, all its metrics are printed. Those of a test are also logged, at the checkpoint's
+    step.
 
     Args:
-        run: the directory of that run.
-        checkpoint: what was evaluated.
+        run: directory of the checkpoint's run.
+        checkpoint: the checkpoint that is evaluated.
     """
 
     def __init__(self, run: Path, checkpoint: Checkpoint) -> None:
         self.run = run
         self.checkpoint = checkpoint
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, "val", self.run / "validate.json")
 
-    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, "test", self.run / "test.json")
 
-    def _write(self, trainer: lightning.Trainer, prefix: str, path: Path) -> None:
+    def _write(self, trainer: Trainer, prefix: str, path: Path) -> None:
         if not trainer.is_global_zero:
             return
         figures: dict[str, Any] = {
@@ -42,23 +42,21 @@ class Results(lightning.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{prefix}/")
         }
-        if prefix == "test":  # those of validation stand in the log since training
+        n = int(figures.pop("n"))
+        if prefix == "test":  # `fit` has logged the validation metrics already
             step = self.checkpoint.step - 1
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}": value for name, value in figures.items() if name != "n"}, step)
-        figures["n"] = n = int(figures["n"])
-        figures["checkpoint"] = os.path.relpath(self.checkpoint.path, self.run)
+                logger.log_metrics({f"test/{name}": value for name, value in figures.items()}, step)
         if "accuracy" in figures:
-            correct = round(figures["accuracy"] * n)  # exact again, after fp32
+            correct = round(figures["accuracy"] * n)  # fp32 has rounded the accuracy
             low, high = wilson_interval(correct, n)
             figures |= {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
         else:
-            print(", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)))
-        # JSON knows no NaN, which is what a loss becomes that diverged
-        known = {
-            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
-        }
+            print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+        # JSON has no NaN, which is the loss of a run that diverged
+        known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
         with atomic_write(path) as unfinished:
             unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
         print(f"Written to {os.path.relpath(path)}", flush=True)

@@ -1,11 +1,11 @@
-"""Reviews as Markdown that shows them as they are, whatever they hold."""
+"""Formats reviews as Markdown in which nothing of a review's text is interpreted."""
 
 import re
 from collections.abc import Sequence
 
 _MOST_CHARACTERS = 400
 
-# ASCII punctuation with a meaning in Markdown or HTML; as character references it has none
+# ASCII punctuation with a meaning in Markdown or HTML, which it loses as a character reference
 _SPECIAL = re.compile(r"[!\"#&()*+./:<=>@\[\\\]^_`{|}~-]")
 
 _LINE_BREAK = re.compile(r"<br\s*/?>")
@@ -18,12 +18,12 @@ def review_list(
     probabilities: Sequence[float],
     texts: Sequence[str],
 ) -> str:
-    """Each review below a line with its row number in the source, its class, the predicted one and its probability.
+    """Lists reviews, each below its row number in the source, its label, the predicted label and its probability.
 
-    Not a table: TensorBoard makes the columns beside a long text so narrow that it breaks words in them.
+    It is not a table, because TensorBoard makes the columns beside a long text so narrow that words are broken.
 
-    Texts and names of classes are not trusted: TensorBoard turns Markdown into HTML, so a review could otherwise
-    put a link or a picture from anywhere on the page. (It strips scripts itself; other readers may not.)
+    Texts and label names are not trusted. TensorBoard turns Markdown into HTML, so a review could otherwise put a link
+    or a picture from anywhere on the page. TensorBoard strips scripts, but other readers of event files may not.
     """
     entries = [
         f"**row {row}**: label **{escape(label)}**, predicted **{escape(prediction)}** with {probability:.4f}\n\n"
@@ -36,16 +36,16 @@ def review_list(
 
 
 def shorten(text: str) -> str:
-    """The start of a text, in one line of a few hundred characters; IMDb's line breaks are HTML's."""
+    """The first 400 characters of a text on one line; IMDb's HTML line breaks become spaces."""
     line = " ".join(_LINE_BREAK.sub(" ", text).split())
     return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1].rstrip() + "…"
 
 
 def escape(text: str) -> str:
-    """`text` with everything that Markdown or HTML could understand written as character references.
+    """`text` with all Markdown and HTML punctuation as character references, on one line.
 
-    Backslashes would not do: Markdown takes them before some characters only. Control and formatting characters,
-    which cannot be seen and can reverse the direction of a line, are left out.
+    Backslashes would not do, since Markdown accepts them before some characters only. Control and formatting
+    characters are removed: they are invisible and can reverse the direction of a line.
     """
     seen = "".join(character for character in text if character.isprintable() or character.isspace())
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", " ".join(seen.split()))

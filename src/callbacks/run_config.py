@@ -1,10 +1,10 @@
-"""The run's config.yaml: all options, so that `test` and `fit --ckpt_path last` find them again."""
+"""Writes a run's config.yaml: all options, from which `test` and `fit --ckpt_path last` take them again."""
 
 from pathlib import Path
-from typing import Any
 
-import lightning
-from lightning.pytorch.cli import SaveConfigCallback
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from src.runs.folders import CONFIG
 from src.system.atomic import atomic_write
@@ -12,23 +12,25 @@ from src.system.errors import UserError
 
 
 class RunConfig(SaveConfigCallback):
-    """Written when a run begins, in its directory, whatever loggers there are; it is what claims a new directory.
+    """Writes config.yaml into the run's directory before training, and thereby claims a new directory.
 
     Args:
-        run: the directory.
-        resumed: whether the run was there before.
+        parser: the parser of the command line.
+        config: the options as they were parsed.
+        run: directory of the run.
+        resumed: whether the run existed before.
     """
 
-    def __init__(self, parser: Any, config: Any, run: Path, resumed: bool) -> None:
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, run: Path, resumed: bool) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.run = run
         self.resumed = resumed
 
-    def save_config(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Called by one rank.
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the file. Lightning calls it on rank 0 only.
 
         Raises:
-            UserError: another run has taken the directory, since this one looked which was free.
+            UserError: another run has claimed the directory since this run chose it.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
@@ -37,7 +39,7 @@ class RunConfig(SaveConfigCallback):
                 path.open("x").close()
             except FileExistsError:
                 raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
-        # without the checkpoint that it went on from: whoever takes the file as a config begins anew
+        # without the checkpoint that the run resumed from: used as a config, the file starts a new run
         config = self.config.clone()
         config["ckpt_path"] = None
         with atomic_write(path) as unfinished:

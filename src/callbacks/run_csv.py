@@ -1,8 +1,7 @@
-"""metrics.csv that outlives a restart."""
+"""Writes a run's metrics.csv, which a resumed run continues."""
 
 import csv
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -12,10 +11,10 @@ from src.system.atomic import atomic_write
 
 
 class _Writer(ExperimentWriter):
-    """An ExperimentWriter that deletes nothing, and writes the file anew beside it, so that a kill leaves it whole."""
+    """An ExperimentWriter that deletes no file and replaces metrics.csv atomically, so that a kill leaves it whole."""
 
     def keep_rows_before(self, step: int) -> None:
-        """Cuts off the rows from this step on, and one that a kill has left half-written."""
+        """Removes the rows from `step` on, and an incomplete last row that a kill left."""
         path = Path(self.metrics_file_path)
         if path.is_file():
             lines = path.read_text().splitlines(keepends=True)
@@ -36,18 +35,20 @@ class _Writer(ExperimentWriter):
             writer.writerows(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """Deletes nothing, and does not warn of the other files of the run."""
+        """Neither deletes metrics.csv nor warns that the run's directory has files."""
 
 
 class RunCSVLogger(CSVLogger):
-    """A CSVLogger that keeps the rows before a step, where Lightning's deletes the file when it is opened again.
+    """A CSVLogger that keeps the rows of a resumed run, where Lightning's deletes the file when it opens it again.
 
     Args:
-        resume_step: rows from this step on belong to what the kill undid, and are cut off; None starts afresh.
+        save_dir, name, version: as in CSVLogger; the file is `save_dir/name/version/metrics.csv`.
+        resume_step: the step that the run resumes from. Rows from this step on are removed, since the run will write
+            them again. None starts an empty file.
     """
 
-    def __init__(self, *args: Any, resume_step: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, save_dir: Path, name: str, version: str, resume_step: int | None = None) -> None:
+        super().__init__(save_dir, name, version)
         self.resume_step = resume_step
 
     @property

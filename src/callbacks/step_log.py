@@ -1,28 +1,34 @@
-"""One row of the log a step, written before a checkpoint of that step can be saved."""
+"""Logs one row of training metrics per step, before a checkpoint of that step can be saved."""
 
 from typing import Any
 
-import lightning
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from src.callbacks.throughput import Throughput
+from src.models.base import Batch, TransformerModule
 
 
-class StepLog(lightning.Callback):
-    """Writes the module's `step_metrics` of each n-th step, and its `epoch_metrics`, to the loggers.
+class StepLog(Callback):
+    """Logs the module's `step_metrics` every n-th step and its `epoch_metrics` at the end of each epoch.
 
-    Lightning writes what `self.log` was given only after `on_train_batch_end`, where checkpoints are saved: a run
-    that is killed after one and resumed from it has lost that step's row. This callback comes before those that save.
+    Lightning writes what `self.log` was given only after `on_train_batch_end`, in which checkpoints are saved. A run
+    that is killed in between and resumed from the checkpoint has lost that step's row. So this callback writes the row
+    itself, and comes before the callbacks that save.
 
     Args:
-        throughput: whose figures belong in the same row.
+        throughput: adds its metrics to each row.
     """
 
     def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
-        """Logs at every `log_every_n_steps`-th optimizer step (0: at none) and at the last of an epoch."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        """Logs every `log_every_n_steps`-th optimizer step (0: none) and the last of each epoch."""
+        assert isinstance(pl_module, TransformerModule)
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate():
             return
@@ -37,8 +43,8 @@ class StepLog(lightning.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(row, trainer.global_step - 1)
 
-    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Brings to disk what was logged up to the checkpoint, so that a kill after it loses no row."""
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Flushes the loggers, so that a kill after the checkpoint loses no row."""
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:

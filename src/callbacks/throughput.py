@@ -1,118 +1,127 @@
-"""How fast a run is: reviews and tokens a second, padding, and the share of what the machine can do."""
+"""Measures training speed: reviews and tokens per second, padding, and the share of the CPU's peak."""
 
 import time
 from typing import Any
 
-import lightning
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from transformers import PretrainedConfig
 
-from src.data.labels import IGNORED_LABEL
+from src.data.base import PreparedDataModule
+from src.models.base import Batch, TransformerModule
 
 _MOST_STEPS = 100
-"""On a GPU, whose moments are kept before they are added up."""
+"""Steps whose GPU events are kept before their times are added up."""
 
 
-class Throughput(lightning.Callback):
+class Throughput(Callback):
     """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
 
-    Over the steps since the last row of the log, in which `StepLog` writes them; the time between steps, in which
-    batches are loaded, is not counted. A GPU's clock tells when a step began and ended there, so that the program need
-    not wait for it after each. Of reviews in several windows, the windows are counted, and divided by how many a review
-    has on average. padding_waste is the share of computed tokens that are padding. share_of_gemm (on a CPU
-    only) is the floating-point operations that the real tokens need, a second, over the rate of an fp32 matrix product
-    measured after the first steps.
+    `StepLog` logs them. Each value covers the steps since the last row of the log. Only the steps are timed, not the
+    loading of batches between them. On a GPU, CUDA events time the steps, so that the program never waits for the GPU.
+
+    If reviews are read in windows, the number of reviews is the number of windows over their mean number per review.
+    `padding_waste` is the share of padding among all tokens computed. `share_of_gemm` (on a CPU only) is the rate of
+    floating-point operations that the real tokens need, over the rate of an fp32 matrix product measured after the
+    first steps: model FLOPs utilisation (MFU) against a measured peak.
     """
 
     def __init__(self) -> None:
+        self._device = ""
         self._gemm_rate = 0.0
-        self._on_cpu = self._on_cuda = False
         self._reset()
 
     def _reset(self) -> None:
-        self.rows = self.computed = 0
-        self.tokens: int | torch.Tensor = 0
-        self.flops = 0.0
-        self._busy = 0.0
+        self._rows = self._computed = 0
+        self._tokens: int | torch.Tensor = 0
+        self._flops = self._seconds = 0.0
         self._steps: list[tuple[Any, Any]] = []
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TransformerModule)
+        data: PreparedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self._reset()
         self._unit = pl_module.rows_are
-        self._windows_a_row = trainer.datamodule.windows_a_row  # type: ignore[attr-defined]
-        self._on_cpu = trainer.strategy.root_device.type == "cpu"
-        self._on_cuda = trainer.strategy.root_device.type == "cuda"
+        self._windows_a_row = data.windows_a_row
+        self._device = trainer.strategy.root_device.type
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self._started = self._now()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         lengths = batch["attention_mask"].sum(dim=1)
-        self.rows += len(batch["labels"])
-        # but for CUDA's clock, asking for a number is what waits for a device that works behind the program
-        self.tokens += lengths.sum() if self._on_cuda else int(lengths.sum())
+        self._rows += len(batch["labels"])
+        self._computed += batch["attention_mask"].numel()
+        # int() waits for the device. CUDA events need no wait; on other devices the clock is right only after it
+        self._tokens += lengths.sum() if self._device == "cuda" else int(lengths.sum())
         self._steps.append((self._started, self._now()))
-        if not self._on_cuda or len(self._steps) == _MOST_STEPS:
+        if len(self._steps) == _MOST_STEPS:
             self._add_up()
-        self.computed += batch["attention_mask"].numel()
-        if self._on_cpu:
-            labels = batch["labels"]
-            guessed = int((labels != IGNORED_LABEL).sum()) if labels.dim() == 2 else 0  # a label a token, not a row
-            self.flops += training_flops(pl_module.model.config, lengths, guessed)
+        if self._device == "cpu":
+            assert isinstance(pl_module, TransformerModule)
+            assert pl_module.model is not None
+            self._flops += training_flops(pl_module.model.config, lengths, pl_module.count_masked_tokens(batch))
 
-    def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
-        """The figures since the last call."""
+    def metrics(self, trainer: Trainer) -> dict[str, float]:
+        """The values since the last call, by their names in the log; empty if there was no step."""
         self._add_up()
-        if not self._busy:
+        if not self._seconds:
             return {}
-        tokens = int(self.tokens)
+        tokens = int(self._tokens)
         row = {
-            f"train/{self._unit}_per_s": self.rows * trainer.world_size / self._windows_a_row / self._busy,
-            "train/tokens_per_s": tokens * trainer.world_size / self._busy,
-            "train/padding_waste": 1 - tokens / self.computed,
+            f"train/{self._unit}_per_s": self._rows * trainer.world_size / self._windows_a_row / self._seconds,
+            "train/tokens_per_s": tokens * trainer.world_size / self._seconds,
+            "train/padding_waste": 1 - tokens / self._computed,
         }
-        if self._on_cpu:
-            self._gemm_rate = self._gemm_rate or gemm_rate()  # not before the first step, which users wait for
-            row["train/share_of_gemm"] = self.flops / self._busy / self._gemm_rate
+        if self._device == "cpu":
+            self._gemm_rate = self._gemm_rate or gemm_rate()  # not earlier, since users wait for the first step
+            row["train/share_of_gemm"] = self._flops / self._seconds / self._gemm_rate
         self._reset()
         return row
 
     def _now(self) -> Any:
-        """A moment: on a GPU the one at which it will have done all that it was given so far."""
-        if not self._on_cuda:
+        """The current time; on a GPU an event for the moment at which the GPU has done all its work so far."""
+        if self._device != "cuda":
             return time.perf_counter()
-        moment = torch.cuda.Event(enable_timing=True)
-        moment.record()
-        return moment
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def _add_up(self) -> None:
-        """The time of the steps since the last call; waits until a GPU has done them."""
+        """Adds the steps' times to the sum. Waits for a GPU that has not finished them."""
         for begin, end in self._steps:
-            if self._on_cuda:
+            if self._device == "cuda":
                 end.synchronize()
-            self._busy += begin.elapsed_time(end) / 1000 if self._on_cuda else end - begin
+            self._seconds += begin.elapsed_time(end) / 1000 if self._device == "cuda" else end - begin
         self._steps.clear()
 
 
-def training_flops(config: Any, lengths: torch.Tensor, guessed: int = 0) -> float:
-    """Operations of a training step of the plain encoder on rows of these lengths, without any padding.
+def training_flops(config: PretrainedConfig, lengths: torch.Tensor, masked: int = 0) -> float:
+    """Floating-point operations of a training step of the plain encoder on rows of these lengths, without padding.
 
-    Per layer and token, the matrix products take 2·(4h² + 2·h·f) operations, attention 4·h·(length), and the head over
-    a vocabulary of v 2·(h² + h·v) for each of the `guessed` tokens; a training step takes three times the forward pass.
-    Embeddings, norms and a head over labels are left out: below 1%.
+    Per layer and token, the matrix products take 2·(4h² + 2·h·f) operations and attention 4·h·(length). The head over
+    a vocabulary of v takes 2·(h² + h·v) for each of the `masked` tokens. A training step takes three times the forward
+    pass. Embeddings, norms and a head over labels are left out: they are below 1%.
+
+    Args:
+        config: of the network.
+        lengths: tokens of each row, of shape (rows,).
+        masked: tokens at which the head over the vocabulary is computed.
     """
     hidden = config.hidden_size
     inner = getattr(config, "intermediate_size", 4 * hidden)
     layers = config.num_hidden_layers
     n = lengths.double()
     forward = layers * (n * 2 * (4 * hidden**2 + 2 * hidden * inner) + 4 * hidden * n**2).sum()
-    forward += guessed * 2 * (hidden**2 + hidden * config.vocab_size)
+    forward += masked * 2 * (hidden**2 + hidden * config.vocab_size)
     return 3 * float(forward)
 
 
 def gemm_rate(seconds: float = 0.3) -> float:
-    """Operations a second of an fp32 matrix product on this machine's CPU, as it is now (1,024 × 1,024 × 1,024)."""
+    """Floating-point operations per second of an fp32 matrix product (1,024 × 1,024 × 1,024) on this CPU now."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     torch.mm(a, b)
     best = float("inf")

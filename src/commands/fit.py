@@ -27,7 +27,7 @@ from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
 from src.runs import folders
 from src.runs.writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
-from src.system.quiet_libraries import hush_libraries
+from src.system.quiet import hush_libraries
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -196,7 +196,7 @@ def _run(args: list[str]) -> int:
     except (UserError, Interrupted):
         raise
     except Exception as error:
-        raise as_user_error(error) from error
+        raise as_user_error(error, command.args) from error
     return 0
 
 

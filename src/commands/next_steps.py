@@ -1,53 +1,64 @@
-"""What a command says at its end: what came out, and what to type next."""
+"""Prints the result of `fit` and `test` and the commands to type next."""
 
 from pathlib import Path
-from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from src.data.base import PreparedDataModule
 from src.data.held_out import finetuning_config
+from src.models.base import TransformerModule
+from src.models.pretrainer import BertPretrainer
 from src.runs import folders
 
 
-def after_fit(trainer: Any, model: Any, data: Any, best: ModelCheckpoint, run: Path) -> None:
-    """Prints the best figure and where its weights are.
+def after_fit(
+    trainer: Trainer, model: TransformerModule, data: PreparedDataModule, best: ModelCheckpoint, run: Path
+) -> None:
+    """Prints the best score, its checkpoint and what to do with it.
 
     Args:
-        model, data: that were trained, and on what.
-        best: knows the best checkpoint.
-        run: the directory of the run.
+        trainer: has trained `model` on `data`.
+        model: the trained model.
+        data: what it was trained on.
+        best: has the best checkpoint.
+        run: directory of the run.
     """
     print()
     if not trainer.global_step:
         print("No step was taken: nothing is trained.")
         return
-    if by := _ended_by(trainer):
-        print(f"Ended early:     after step {trainer.global_step}, by {by}")
-    if best.best_model_score is not None:
+    if reason := _ended_by(trainer):
+        _print_step("Ended early", f"after step {trainer.global_step}, by {reason}")
+    if best.best_model_score is None:
+        print(f"Nothing was validated, so there is no best checkpoint; the last: {folders.shown(run / folders.LAST)}")
+    else:
+        checkpoint = folders.shown(best.best_model_path)
         monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
         print(f"Best {monitored}: {float(best.best_model_score):.4f}")
-        print(f"Best checkpoint: {folders.shown(best.best_model_path)}")
-        places = {"best": folders.shown(best.best_model_path), "held_out": finetuning_config(data.hparams)}
-        for purpose, command in model.next_commands:
-            print(f"{purpose:<16} {command.format(**places)}")
-    else:
-        print(f"Nothing was validated, so there is no best checkpoint; the last: {folders.shown(run / folders.LAST)}")
-    _say_where_the_curves_are(trainer)
+        print(f"Best checkpoint: {checkpoint}")
+        if isinstance(model, BertPretrainer):
+            config = finetuning_config(data.hparams)
+            _print_step("Export it", f"python -m src export --ckpt_path {checkpoint} --output my-bert")
+            _print_step("Fine-tune it", f"python -m src fit --config {config} --model.model_name_or_path my-bert")
+        else:
+            _print_step("Test it", f"python -m src test --ckpt_path {checkpoint}")
+    _print_tensorboard_command(trainer)
 
 
-def after_test(trainer: Any, checkpoint: Path) -> None:
-    """Prints what can be done with the checkpoint that was tested."""
+def after_test(trainer: Trainer, checkpoint: Path) -> None:
+    """Prints what to do with the tested checkpoint."""
     print()
     given = f"--ckpt_path {folders.shown(checkpoint)}"
-    print(f"Label your own:  python -m src predict {given} --input reviews.csv --output labels.csv")
-    print(f"Give it away:    python -m src export {given} --output my-model")
-    _say_where_the_curves_are(trainer)
+    _print_step("Label your own", f"python -m src predict {given} --input reviews.csv --output labels.csv")
+    _print_step("Export it", f"python -m src export {given} --output my-model")
+    _print_tensorboard_command(trainer)
 
 
-def _ended_by(trainer: Any) -> str:
-    """What ended a fit before its last step; Lightning says so in a log that is not shown."""
-    for callback in trainer.callbacks if trainer.should_stop else ():
+def _ended_by(trainer: Trainer) -> str:
+    """What ended a `fit` before its last step; empty if nothing did. Lightning only logs it, below the level shown."""
+    for callback in trainer.callbacks if trainer.should_stop else ():  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             return "trainer.max_time"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
@@ -55,7 +66,11 @@ def _ended_by(trainer: Any) -> str:
     return ""
 
 
-def _say_where_the_curves_are(trainer: Any) -> None:
+def _print_tensorboard_command(trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            print(f"See the curves:  tensorboard --logdir {folders.shown(logger.root_dir)}")
+            _print_step("See the curves", f"tensorboard --logdir {folders.shown(logger.root_dir)}")
+
+
+def _print_step(purpose: str, command: str) -> None:
+    print(f"{purpose + ':':<16} {command}")

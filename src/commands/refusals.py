@@ -1,65 +1,101 @@
-"""What the libraries raise about the input and the surroundings, as errors of one line."""
+"""Library errors about the user's input or machine, turned into user errors: one line that says what to do."""
 
+import difflib
+import inspect
+import itertools
 import re
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 
-from src.commands.misspelt import option_meant
+from src.data.imdb import ImdbDataModule
+from src.data.pretraining import PretrainingDataModule
+from src.models.classifier import BertClassifier
+from src.models.pretrainer import BertPretrainer
 from src.system.errors import UsageError, UserError, one_line
 
-# Lightning raises these as plain ValueErrors and RuntimeErrors
-_LIGHTNING_REFUSES = re.compile(r"^`val_check_interval` \(|^Early stopping conditioned on metric")
-_UNION = r"Does not validate against any of the Union subtypes .*? Errors: - "
+# gloo and NCCL raise no exception type of their own
 _PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
+_CLASSES = {
+    "data": (ImdbDataModule, PretrainingDataModule),
+    "model": (BertClassifier, BertPretrainer),
+    "trainer": (Trainer,),
+}
 
 
-def as_user_error(error: Exception) -> Exception:
-    """A UserError for what a user can mend; any other error as it is, since it is a bug."""
-    if isinstance(error.__cause__, UserError):
-        return error.__cause__  # of our classes' __init__, wrapped by jsonargparse
-    text = one_line(error)
+def as_user_error(error: Exception, args: Sequence[str]) -> Exception:
+    """A UserError if the user can fix what a library refuses; any other error, which is a bug, unchanged.
+
+    Args:
+        error: raised while the command ran.
+        args: the command line. It may hold a misspelt option.
+    """
+    text, cause = one_line(error), error.__cause__
+    if isinstance(cause, UserError):
+        return cause  # one of our classes raised it while jsonargparse made an instance
     if isinstance(error, ArgumentError):
-        meant = option_meant(error)
-        return UsageError(refusal(error) + (f"; did you mean --{meant}?" if meant else "") + _SEE_HELP)
-    if isinstance(error, ValueError) and re.match(_UNION, text):  # what a class of the configuration refuses
-        return UserError(refusal(error))
-    if isinstance(error, MisconfigurationException) or _LIGHTNING_REFUSES.search(text):
+        meant = _option_meant(text, args)
+        hint = f"; did you mean --{meant}?" if meant else ""
+        return UsageError(f"{_innermost(str(error))}{hint} (`python -m src fit --help` lists the options)")
+    if isinstance(error, MisconfigurationException):
         return UserError(text)
-    if "is not in bounds, numpy accepts" in text:
-        return UserError(f"seed_everything: {text}")
     if isinstance(error, OSError) and error.errno is not None:
         return UserError(f"{error.strerror}: {error.filename}" if error.filename else text)
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(text):
-        return UserError(
-            f"another process of this run has died or hangs ({text[:100]}); when none is left, go on with: "
-            "python -m src fit --ckpt_path last"
-        )
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({text[:100]})")
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(text):
+        return UserError(
+            f"another process of this run has died or hangs ({text[:100]}); when all have ended, resume with: "
+            "python -m src fit --ckpt_path last"
+        )
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    module, function = frame.f_globals["__name__"], frame.f_code.co_name
+    if isinstance(error, ValueError) and module.startswith("jsonargparse."):  # a class refused its arguments
+        return UserError(_innermost(str(cause or "") or str(error)))
+    checks = ("lightning.pytorch.callbacks.",) if isinstance(error, RuntimeError) else ("lightning.",)
+    if isinstance(error, ValueError | RuntimeError) and module.startswith(checks):
+        return UserError(f"{text} ({function} in {module})")
     return error
 
 
-_SEE_HELP = " (`python -m src fit --help` lists the options)"
-_REFUSALS = (
-    # of all that jsonargparse tried, what it says of the class that was meant
-    (r"given class_path '(?:[\w.]*\.)?(\w+)': Option '([\w.-]+)' is not accepted", r"\1 has no option '\2'"),
-    (r"given class_path '(?:[\w.]*\.)?(\w+)': (?:Parser key )?(.*)", r"\1: \2"),
-    (r"(Parser key .*?): .* Expected a dot import path string: (\S+)", r"\1: there is no class '\2'"),
-)
+def _innermost(message: str) -> str:
+    """The most deeply indented lines of a message and the lines that lead to them, as one line.
+
+    jsonargparse indents what is wrong with a value below the option and the class that it was given to.
+    """
+    lines = [line for line in message.splitlines() if line.strip()]
+    depth = [len(line) - len(line.lstrip()) for line in lines]
+    first = depth.index(max(depth))
+    kept = list(itertools.takewhile(lambda i: depth[i] == depth[first], range(first, len(lines))))
+    for i in reversed(range(first)):
+        if depth[i] < depth[kept[0]]:
+            kept.insert(0, i)
+    parts = [lines[i].strip().removeprefix("- ") for i in kept]
+    return " ".join(part for part in parts if " " in part or len(parts) == 1)[:400]  # "Errors:" is only a heading
 
 
-def refusal(error: object) -> str:
-    """What the parser refuses, in one line; of all types that it tried, the one that was meant."""
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", one_line(error)).replace("typing.", "")
-    for pattern, short in _REFUSALS:
-        if match := re.search(pattern, text):
-            text = match.expand(short)
-            break
-    text = re.sub(r'"([\w.]+)": ' + _UNION, r"\1: ", text)
-    text = re.sub(_UNION, "", text)
-    # what follows tells of the other type that was tried, None, and of the parser's own classes
-    text = re.split(r" - Expected an? | - Not a valid subclass| Given value type", text)[0]
-    text = text.replace("Expected a int", "Expected an int")
-    return text[:400]
+def _option_meant(message: str, args: Sequence[str]) -> str | None:
+    """The option that is spelt like one that was typed, does not exist and is named in the parser's message."""
+    options = ["config", "ckpt_path", "seed_everything"]
+    for group, classes in _CLASSES.items():
+        options += [f"{group}.{name}" for c in classes for name in inspect.signature(c).parameters]
+    by_name = {option.rpartition(".")[2]: option for option in reversed(options)}
+
+    flags = [arg[2:].partition("=")[0].replace(".init_args.", ".") for arg in args if arg.startswith("--")]
+    unknown = [flag for flag in flags if flag not in options and flag.count(".") < 2]
+    configs = [Path(value) for flag, value in itertools.pairwise(args) if flag == "--config"]
+    keys = re.findall(r"([\w-]+):", "\n".join(path.read_text("utf-8") for path in configs if path.is_file()))
+    unknown += [key for key in keys if key not in (*by_name, *_CLASSES, "class_path", "init_args")]
+
+    named = set(re.findall(r"\w[\w-]*", message))
+    for name in (option.rpartition(".")[2] for option in unknown):
+        begun = [option for option in by_name if option.startswith(name)]
+        near = begun if len(begun) == 1 else difflib.get_close_matches(name.replace("-", "_"), by_name, 1, cutoff=0.8)
+        if near and name in named:
+            return by_name[near[0]]
+    return None

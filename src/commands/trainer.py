@@ -11,12 +11,11 @@ from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.hyperparameters import Hyperparameters
 from src.callbacks.last_checkpoint import LastCheckpoint
-from src.callbacks.progress import PlainProgress
+from src.callbacks.progress import PlainProgress, Summary
 from src.callbacks.report import Report
 from src.callbacks.results import Results
 from src.callbacks.run_csv import RunCSVLogger
 from src.callbacks.step_log import StepLog
-from src.callbacks.summary import Summary
 from src.callbacks.throughput import Throughput
 from src.models.base import TransformerModule
 from src.models.classifier import BertClassifier

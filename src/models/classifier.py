@@ -56,7 +56,6 @@ class BertClassifier(TransformerModule):
     monitor_mode = "max"
     monitor_name = "validation accuracy"
     rows_are = "reviews"
-    next_commands = (("Test it:", "python -m src test --ckpt_path {best}"),)
 
     def __init__(
         self,

@@ -60,10 +60,6 @@ class BertPretrainer(TransformerModule):
     monitor_mode = "min"
     monitor_name = "validation MLM loss"
     rows_are = "sequences"
-    next_commands = (
-        ("Hand it over:", "python -m src export --ckpt_path {best} --output my-bert"),
-        ("Fine-tune it:", "python -m src fit --config {held_out} --model.model_name_or_path my-bert"),
-    )
 
     def __init__(
         self,
@@ -196,6 +192,9 @@ class BertPretrainer(TransformerModule):
         for name, (values, weights) in scores.items():
             self._eval_mean(name).update(values, weights)
         self.eval_masked.update(scores["mlm_loss"][1].sum())
+
+    def count_masked_tokens(self, batch: Batch) -> int:
+        return int((batch["labels"] != IGNORED_LABEL).sum())
 
     def on_validation_epoch_end(self) -> None:
         means = {name: float(self._eval_mean(name).compute()) for name in self.eval_means}

@@ -1,4 +1,4 @@
-"""What a person did not mean to happen, and how it is told: one line on stderr and an exit status."""
+"""User-facing errors: one line on stderr and an exit status."""
 
 import errno
 import os
@@ -10,17 +10,17 @@ EXIT_USAGE = 2
 
 
 class UserError(Exception):
-    """A mistake in the input or in the surroundings. Its text is the one line that is shown; it says what to do."""
+    """An error in the user's input or on the machine. Its text is the one line shown, which says what to do."""
 
 
 class UsageError(UserError):
-    """The command line or a YAML file says something that the parser refuses."""
+    """An error in the command line or a YAML file that the parser refuses."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the run at a step's boundary, after the checkpoint was saved.
+    """A signal ended the command; a training run has saved its checkpoint before.
 
-    A BaseException, as KeyboardInterrupt is one, so that no `except Exception` on the way swallows it.
+    Like KeyboardInterrupt, it is a BaseException, so that no `except Exception` swallows it.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -29,7 +29,7 @@ class Interrupted(BaseException):
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether `error` came of a disk, a quota or a limit on file sizes that is used up, wrapped as it may be."""
+    """Whether a full disk, a quota or a limit on file sizes caused `error`, also if libraries wrapped the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
@@ -40,12 +40,12 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def one_line(text: object) -> str:
-    """Folds the text of an exception, which may have many lines, into one."""
+    """The text of an exception, which may have many lines, on one line."""
     return " ".join(str(text).split())
 
 
 def tell(error: BaseException) -> int:
-    """Prints `error` as one line on stderr and returns the exit status that belongs to it."""
+    """Prints `error` as one line on stderr and returns its exit status; SRC_DEBUG=1 adds the traceback."""
     if isinstance(error, Interrupted):
         print(one_line(error), file=sys.stderr)
         return 128 + error.signum

@@ -1,20 +1,48 @@
-"""`transformers` without its reports on what a user need not know."""
+"""Silences library messages that a user cannot act on."""
 
+import logging
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
+
+# users who turn these features on want to read what they report
+_WANTED_REPORTS = ("tuner.lr_finder", "profilers.profiler", "callbacks.early_stopping")
+
+
+def hush_libraries() -> None:
+    """Silences messages that need no action, for the rest of the process; the run prints its own progress."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _WANTED_REPORTS:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()
+    for message in (
+        r".*does not have many workers.*",  # one process reads prepared rows faster than workers would
+        r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run uses its old directory
+        r".*smaller than the logging interval.*",  # StepLog always logs the last step of an epoch
+        r".*callbacks used to create the checkpoint need to be provided.*",  # test does not need those of fit
+        r".*sync_dist=True.* when logging on epoch level.*",  # torchmetrics has synchronised the ranks already
+        r".*torch.distributed.nn.functional.*is deprecated.*",
+        r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, called by Lightning
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    # otherwise each data worker warns that it was forked after the tokenizer had used threads (transformers #5486);
+    # workers never use the tokenizer
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress bars, whose one file takes a moment, and without lists of heads made anew or left out."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Hides transformers' progress bars and its reports of missing and unused weights."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

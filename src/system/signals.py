@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM where no step must be finished first: they end at once, by an exception."""
+"""Handlers that end the process at once on SIGINT and SIGTERM, for everything but a training step."""
 
 import signal
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from src.system.errors import Interrupted
 
 
 def end_by_signals_at_once() -> None:
-    """Lets SIGINT and SIGTERM end the process as they do by default.
+    """Restores the default action of SIGINT and SIGTERM, which ends the process.
 
-    For a run over several nodes, which first waits for the others: in C++, where no handler of Python is called.
+    A run on several nodes first waits for the other nodes in C++, where no Python handler is called.
     """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
@@ -19,7 +19,7 @@ def end_by_signals_at_once() -> None:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Raises Interrupted where a signal comes within the block; puts the old handlers back after it."""
+    """Raises Interrupted on SIGINT or SIGTERM within the block, and restores the previous handlers after it."""
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")

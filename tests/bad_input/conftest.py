@@ -1,4 +1,4 @@
-"""Mistakes end with one line that says what is wrong, the exit status that belongs to it, and nothing half-written."""
+"""Fixtures that check how a user's mistake ends: one line on stderr, the right exit status, no file left behind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def world(
 def expect_one_line(
     run_cli: Callable[..., tuple[int, str, str]], world: World
 ) -> Callable[[Callable[[World], list[str]], int, list[str]], None]:
-    """Runs the command line that a case makes, and checks how it ends."""
+    """Runs a case's command line and checks how it ends."""
 
     def check(make: Callable[[World], list[str]], expected: int, words: list[str]) -> None:
         args = make(world)

@@ -1,4 +1,4 @@
-"""Checkpoints that are missing, damaged, hostile, or of something else."""
+"""Checkpoints that are missing, damaged, malicious or of another model."""
 
 import os
 import pickle
@@ -14,14 +14,14 @@ from tests.models.families import save_distilbert
 
 
 class _Payload:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, (str(Path.cwd() / "payload-ran"),)
 
 
 def _distilbert(w: World) -> Path:
-    """A checkpoint whose weights belong to another network than it says."""
+    """A checkpoint with the weights of another network than its configuration says."""
     folder = w.here / "distilbert"
     folder.mkdir()
     save_distilbert(folder, w.model / "vocab.txt")

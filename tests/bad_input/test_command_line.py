@@ -1,4 +1,4 @@
-"""What the parser refuses."""
+"""Command lines and configs that the parser refuses."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ CASES: Cases = {
     "callback without what it needs": (
         _yaml("trainer:\n  callbacks: [EarlyStopping]\n"),
         USAGE,
-        ["EarlyStopping: the following arguments are required: monitor ("],
+        ["EarlyStopping': the following arguments are required: monitor ("],
     ),
     "unknown class": (_yaml("model:\n  class_path: BertClasifier\n"), USAGE, ["BertClasifier"]),
     "unknown option": (lambda w: w.fit("--data.max_len=3"), USAGE, ["max_len"]),
@@ -46,7 +46,7 @@ CASES: Cases = {
     "number that is no integer": (
         lambda w: w.fit("--data.train_size=1e3"),
         USAGE,
-        ["ImdbDataModule: train_size: Expected an int. Got value: 1000.0 ("],
+        ["ImdbDataModule': Parser key \"train_size\": Expected a <class 'int'>. Got value: 1000.0 "],
     ),
     "truncation that is none": (lambda w: w.fit("--data.truncation=middle"), USAGE, ["truncation", "middle"]),
     "schedule that is none": (lambda w: w.fit("--model.schedule=wavy"), USAGE, ["schedule", "wavy"]),

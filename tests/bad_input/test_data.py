@@ -1,4 +1,4 @@
-"""Data sets, columns, labels and sizes that will not do."""
+"""Invalid data sets, columns, labels and sizes."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from tests.synthetic import synthetic_reviews
 
 
 def _blank(frame: pd.DataFrame) -> None:
-    """Three texts of the training subset's, whose row numbers are known."""
+    """Blanks three texts of the training subset, whose row numbers are known."""
     frame.loc[np.random.default_rng(42).permutation(200)[[0, 20, 40]], "text"] = ["", "   ", None]
 
 

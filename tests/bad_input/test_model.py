@@ -1,4 +1,4 @@
-"""Folders of weights that will not do, and options of the model."""
+"""Invalid model folders and model options."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The mistakes that only a pre-training can be given."""
+"""Mistakes in the options of pre-training."""
 
 from collections.abc import Callable
 

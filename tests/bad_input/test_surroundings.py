@@ -1,4 +1,4 @@
-"""Folders that cannot be written, and full disks."""
+"""Folders that cannot be written and full disks."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[2:]))
     ids=["reading", "preparing", "saving"],
 )
 def test_no_space_left_is_said(world: World, limit: int, options: list[str], words: list[str]) -> None:
-    """By a limit on the size of files, which the system reports as it does a full disk."""
+    """A limit on the size of files stands for a full disk; programs see the same kind of error."""
     environment = os.environ | {"HF_HOME": str(world.here / "cache")}
     ended = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(limit), *world.fit(*options)],

@@ -1,4 +1,4 @@
-"""What a mistake is made with, and what is expected of it."""
+"""What the tests of mistakes share: the files that a command line names, and what is expected of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ USAGE, MISTAKE = 2, 1
 
 @dataclass(frozen=True)
 class World:
-    """What a mistake is made with.
+    """Valid options and files, and ways to damage them.
 
     Attributes:
-        here: the folder that the command runs in.
-        tiny: options of a command line that is right.
-        pretraining: the same for a pre-training.
-        model: the folder of the tiny model.
+        here: the working directory of the command.
+        tiny: valid options for a fine-tuning.
+        pretraining: valid options for a pre-training.
+        model: folder of the tiny model.
         checkpoint: the best.ckpt of a finished run.
     """
 
@@ -36,7 +36,7 @@ class World:
         return ["fit", *self.tiny, *options]
 
     def reviews(self, change: Callable[[pd.DataFrame], object], suffix: str = ".csv") -> str:
-        """An option for a file of 200 reviews to which `change` was done."""
+        """An option that names a file of 200 reviews after `change` was applied to it."""
         frame = synthetic_reviews(200)
         change(frame)
         return f"--data.dataset={write_reviews(self.here / f'changed{suffix}', frame)}"
@@ -47,14 +47,14 @@ class World:
         return path
 
     def altered(self, name: str, change: Callable[[dict[str, Any]], object]) -> Path:
-        """A checkpoint to whose content `change` was done."""
+        """A copy of the checkpoint after `change` was applied to its content."""
         content = torch.load(self.checkpoint, weights_only=True)
         change(content)
         torch.save(content, self.here / name)
         return self.here / name
 
     def altered_model(self, change: Callable[[Path], object]) -> str:
-        """An option for a copy of the model's folder to which `change` was done."""
+        """An option that names a copy of the model's folder after `change` was applied to it."""
         folder = self.here / "altered-model"
         folder.mkdir()
         for file in self.model.iterdir():
@@ -63,9 +63,9 @@ class World:
         return f"--model.model_name_or_path={folder}"
 
     def files(self) -> set[Path]:
-        """All that lies where something could be left behind."""
+        """All files and folders where a command could leave something behind."""
         return {path for folder in (self.here, self.checkpoint.parents[1]) for path in folder.rglob("*")}
 
 
 Cases = dict[str, tuple[Callable[[World], list[str]], int, list[str]]]
-"""By name: a command line, the exit status, and what the line on stderr says."""
+"""By name: a function that gives the command line, the exit status, and words of the line on stderr."""

@@ -1,4 +1,4 @@
-"""best.ckpt stays the best of its run, whatever is configured beside it and wherever the run is moved."""
+"""best.ckpt stays the best of its run: beside other ModelCheckpoints, and after the run was moved."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The report's pictures: what is drawn is what was counted."""
+"""The report's figures show what was counted."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from src.callbacks.figures import (
     accuracy_by_length,
-    calibration,
-    calibration_bins,
+    confidence_bins,
     confusion_matrix,
     length_groups,
+    reliability_diagram,
 )
 
 
@@ -23,7 +23,7 @@ def test_confusion_matrix_counts_every_row_in_its_cell() -> None:
     predicted = np.array([0, 0, 1, 1, 0, 2, 2, 2, 1])
     figure = confusion_matrix(labels, predicted, ["bad", "so $x$", "good"])
     assert numbers_in(figure) == [2, 1, 0, 1, 1, 0, 0, 1, 3]  # true classes are its lines
-    assert figure.axes[0].get_title() == "6 of 9 right"
+    assert figure.axes[0].get_title() == "6 of 9 correct"
     figure.canvas.draw()  # a dollar sign in a name is no formula
 
 
@@ -35,23 +35,25 @@ def test_confusion_matrix_of_many_classes_has_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])
-def test_calibration_bins_give_the_logged_calibration_error(n_classes: int) -> None:
+def test_confidence_bins_give_the_logged_calibration_error(n_classes: int) -> None:
     rng = np.random.default_rng(0)
     probabilities = torch.tensor(rng.normal(scale=2, size=(500, n_classes)), dtype=torch.float32).softmax(1)
     labels = torch.tensor(rng.integers(0, n_classes, 500))
     confidence, correct = probabilities.max(1).values.numpy(), (probabilities.argmax(1) == labels).numpy()
-    n, right, mean = calibration_bins(confidence, correct)
+    n, right, mean = confidence_bins(confidence, correct)
     assert n.sum() == 500
     assert right.sum() == correct.sum()
     expected = multiclass_calibration_error(probabilities, labels, n_classes, n_bins=15)
     assert np.abs(right - mean * n).sum() / 500 == pytest.approx(float(expected), abs=1e-6)
-    assert calibration(confidence, correct, 1 / n_classes).axes[0].get_title().endswith(f" {float(expected):.3f}")
+    assert (
+        reliability_diagram(confidence, correct, 1 / n_classes).axes[0].get_title().endswith(f" {float(expected):.3f}")
+    )
 
 
 def test_calibration_of_a_model_that_is_always_sure() -> None:
-    n, right, mean = calibration_bins(np.ones(4, dtype=np.float32), np.array([True, True, True, False]))
+    n, right, mean = confidence_bins(np.ones(4, dtype=np.float32), np.array([True, True, True, False]))
     assert (n[-1], right[-1], mean[-1]) == (4, 3, 1.0)
-    calibration(np.ones(4, dtype=np.float32), np.array([True, True, True, False]), 0.5).canvas.draw()
+    reliability_diagram(np.ones(4, dtype=np.float32), np.array([True, True, True, False]), 0.5).canvas.draw()
 
 
 def test_groups_of_length_part_no_length_and_are_alike_in_rows() -> None:

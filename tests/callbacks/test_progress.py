@@ -1,4 +1,4 @@
-"""The lines that a run prints into a file."""
+"""The progress lines that `fit` prints where no progress bar is shown."""
 
 import re
 from collections.abc import Callable
@@ -31,3 +31,5 @@ def test_a_line_has_the_place_and_the_time_left(
     assert lines[0].startswith(first)
     assert all(re.search(r"train/loss \d\.\d{4} .* reviews/s about 0:00:\d\d left$", line) for line in lines)
     assert lines[-1].endswith("about 0:00:00 left")
+    validations = re.findall(r"^epoch \d+: val/loss \d\.\d{4}, val/accuracy \d\.\d{4}$", out, flags=re.MULTILINE)
+    assert len(validations) == steps // 6

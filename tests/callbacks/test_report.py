@@ -1,4 +1,4 @@
-"""The report of real runs of the tiny model, read from their event files."""
+"""The TensorBoard report of real runs of a tiny model, read from their event files."""
 
 import html
 import json
@@ -23,7 +23,7 @@ SCRIPT = "<script>alert(1)</script> ![x](http://example.org/x.png) | "
 
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reviews that try to be a page of their own."""
+    """Reviews with HTML and Markdown in their text and labels."""
     frame = synthetic_reviews(120)
     frame["text"] = SCRIPT + frame["text"]
     frame["label"] = frame["label"].map({"neg": "<i>neg</i>", "pos": "pos"})
@@ -34,7 +34,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str], reviews: Path) -> Path:
-    """A run of two epochs that learns next to nothing, so that there is something wrong to show, and its test."""
+    """A run of two epochs and its test; it learns almost nothing, so that some predictions are wrong."""
     from src.commands.fit import main
 
     root = tmp_path_factory.mktemp("report")
@@ -56,7 +56,7 @@ def read_events(run: Path) -> EventAccumulator:
 
 
 def listed(events: EventAccumulator, tag: str) -> pd.DataFrame:
-    """The last list of reviews of a tag, as a reader sees it; empty where the report says that there is none."""
+    """The last list of reviews under a tag, as a reader sees it; empty if the report says that there are none."""
     markdown = events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "<" not in markdown
     pattern = r"\*\*row (\d+)\*\*: label \*\*(.+)\*\*, predicted \*\*(.+)\*\* with ([\d.]+)\n\n> (.+)"
@@ -68,7 +68,7 @@ def listed(events: EventAccumulator, tag: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def judged(run: Path, reviews: Path) -> pd.DataFrame:
-    """All reviews of the file with the checkpoint's probabilities, computed one by one by transformers alone."""
+    """All reviews of the file with the checkpoint's predictions, computed one by one with transformers alone."""
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     archive = checkpoint["classifier"]
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**archive["config"])).eval()
@@ -98,7 +98,7 @@ def test_report_is_there_after_each_validation_and_the_test(events: EventAccumul
 
 
 def test_every_row_is_in_the_precision_recall_curve(run: Path, events: EventAccumulator) -> None:
-    """At any threshold, true and false positives and negatives add up to n; at 0.5, the true ones to the accuracy."""
+    """At any threshold, the four counts add up to n; at 0.5, the true positives and negatives give the accuracy."""
     proto = events.Tensors("test/precision_recall/pos")[-1].tensor_proto
     curve = np.array(proto.float_val or np.frombuffer(proto.tensor_content, np.float32)).reshape(6, -1)
     true_positive, false_positive, true_negative, false_negative = curve[:4]
@@ -147,7 +147,7 @@ def test_reviews_are_only_shown(events: EventAccumulator) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n_test", [9, 1])
 def test_two_ranks_report_what_one_does(run: Path, tmp_path: Path, n_test: int) -> None:
-    """With shares of 5 and 4 rows, and with one rank that has no row at all."""
+    """With 5 and 4 rows per rank, and with a rank that has no row."""
     texts = []
     for name, world_size in (("one", 1), ("two", 2)):
         folder = tmp_path / name

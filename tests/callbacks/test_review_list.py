@@ -1,4 +1,4 @@
-"""Reviews in TensorBoard's text page: shown as they are, and never understood as HTML or Markdown."""
+"""Reviews on TensorBoard's text page are shown literally, never interpreted as HTML or Markdown."""
 
 import html
 import re
@@ -30,7 +30,7 @@ def list_of(text: str, label: str = "pos") -> str:
     ],
 )
 def test_text_is_shown_and_not_understood(text: str) -> None:
-    """What TensorBoard makes of the list has the list's own tags, and the text word for word."""
+    """TensorBoard's HTML has only the tags of the list itself, and the text word for word."""
     page = markdown_to_safe_html(list_of(text))
     assert sorted(set(TAG.findall(page))) == sorted(set(TAG.findall(markdown_to_safe_html(list_of("plain")))))
     assert page.count("<blockquote>") == 1
@@ -41,7 +41,7 @@ def test_text_is_shown_and_not_understood(text: str) -> None:
 
 
 def test_script_is_escaped_in_the_event_itself() -> None:
-    """For readers of event files that, unlike TensorBoard, do not strip scripts."""
+    """Unlike TensorBoard, other readers of event files may not strip scripts."""
     assert "<" not in list_of("<script>alert(1)</script>", label="<b>pos</b>")
 
 

@@ -61,29 +61,29 @@ def test_a_checkpoint_never_overrides_what_is_typed(run_cli: Run, tiny_options: 
     ("args", "words"),
     [
         (["fit", "--trainer.max_ep=1"], "--trainer.max_ep=1; did you mean --trainer.max_epochs?"),
-        (["fit", "--model.learning_rat=1"], "no option 'learning_rat'; did you mean --model.learning_rate?"),
-        (["fit", "--data.batchsize=1"], "no option 'batchsize'; did you mean --data.batch_size?"),
-        (["fit", "--data.batch-size=1"], "no option 'batch-size'; did you mean --data.batch_size?"),
+        (
+            ["fit", "--model.learning_rat=1"],
+            "Option 'learning_rat' is not accepted; did you mean --model.learning_rate?",
+        ),
+        (["fit", "--data.batchsize=1"], "Option 'batchsize' is not accepted; did you mean --data.batch_size?"),
+        (["fit", "--data.batch-size=1"], "Option 'batch-size' is not accepted; did you mean --data.batch_size?"),
         (["fit", "--max_epochs=1"], "--max_epochs=1; did you mean --trainer.max_epochs?"),
         (["fit", "--trainer.batch_size=1"], "--trainer.batch_size=1; did you mean --data.batch_size?"),
         (["fit", "--trainer.m=1"], "--trainer.m=1 ("),
         # an option of the other class
-        (
-            ["fit", "--model.head_learning_rate=1"],
-            "no option 'head_learning_rate'; did you mean --model.learning_rate?",
-        ),
-        (["fit", "--data.next_sentence=1"], "ImdbDataModule has no option 'next_sentence' ("),
+        (["fit", "--model.head_learning_rate=1"], "Option 'head_learning_rate' is not accepted ("),
+        (["fit", "--data.next_sentence=1"], "ImdbDataModule': Option 'next_sentence' is not accepted ("),
         (
             ["fit", "--model=benchmarks.candidates.SmoothedClassifier", "--model.learnig_rate=1"],
-            "SmoothedClassifier has no option 'learnig_rate'; did you mean --model.learning_rate?",
+            "SmoothedClassifier': Option 'learnig_rate' is not accepted; did you mean --model.learning_rate?",
         ),
         (
             ["fit", "--trainer.callbacks+=benchmarks.candidates.AverageOfLastSteps", "--trainer.callbacks.shar=1"],
-            "AverageOfLastSteps has no option 'shar'; did you mean --trainer.callbacks.share?",
+            "AverageOfLastSteps': Option 'shar' is not accepted (",
         ),
-        (["fit", "--conf=a.yaml"], "--conf"),
+        (["fit", "--conf=a.yaml"], "--conf=a.yaml; did you mean --config?"),
         (["--config=a.yaml", "fit"], "--config comes after the subcommand"),
-        (["fit", "--data.vocabulary=x"], "ImdbDataModule has no option 'vocabulary' ("),
+        (["fit", "--data.vocabulary=x"], "ImdbDataModule': Option 'vocabulary' is not accepted ("),
     ],
 )
 def test_what_is_refused_exits_2_in_one_line(args: list[str], words: str, run_cli: Run) -> None:
@@ -93,11 +93,18 @@ def test_what_is_refused_exits_2_in_one_line(args: list[str], words: str, run_cl
     assert words in err
 
 
-def test_a_misspelt_key_of_a_config_is_asked_about(run_cli: Run) -> None:
+def test_a_misspelt_key_of_a_config_gets_a_suggestion(run_cli: Run) -> None:
     Path("my.yaml").write_text("trainer: {max_epoch: 1}\n")
     status, _, err = run_cli("fit", "--config=my.yaml")
     assert (status, err.count("\n")) == (2, 1)
     assert "'trainer.max_epoch'; did you mean --trainer.max_epochs?" in err
+
+
+def test_a_config_key_whose_value_is_refused_gets_no_suggestion(run_cli: Run) -> None:
+    Path("my.yaml").write_text("data: {class_path: ImdbDataModule, init_args: {batch_size: many}}\n")
+    status, _, err = run_cli("fit", "--config=my.yaml")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "Parser key \"batch_size\": Expected a <class 'int'>. Got value: many (" in err
 
 
 def test_help_explains_our_options_with_their_defaults(run_cli: Run) -> None:

@@ -41,7 +41,5 @@ def test_another_format_is_refused_by_every_command(found: int | None, tiny_chec
     ):
         status, _, err = run_cli(command[0], "--ckpt_path=old.ckpt", *command[1:])
         assert status == 1
-        assert err == (
-            f"error: {Path('old.ckpt').absolute()} was written by another "
-            f"version of this program (format {found or 1}; this one reads {FORMAT}): train again, or use that version\n"
-        )
+        assert f"old.ckpt was written by another version of this program (format {found or 1}; " in err
+        assert err.count("\n") == 1
