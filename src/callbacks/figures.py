@@ -39,12 +39,9 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, names: list[str]
 
 def confidence_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows, the correct rows and the mean confidence in each of 15 bins of equal width, each of shape (15,)."""
-    edges = np.linspace(0, 1, _BINS + 1, dtype=np.float32)
-    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, _BINS - 1)
-    n = np.bincount(bins, minlength=_BINS)
-    right = np.bincount(bins, weights=correct, minlength=_BINS).astype(int)
-    mean = np.bincount(bins, weights=confidence, minlength=_BINS) / np.maximum(n, 1)
-    return n, right, mean
+    weights = (np.ones(len(correct)), correct.astype(float), confidence.astype(float))
+    n, right, sums = (np.histogram(confidence, _BINS, (0, 1), weights=w)[0] for w in weights)
+    return n.astype(int), right.astype(int), sums / np.maximum(n, 1)
 
 
 def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, lowest: float) -> Figure:

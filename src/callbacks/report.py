@@ -1,6 +1,6 @@
 """Writes what the metrics hide to TensorBoard after each evaluation: where the model errs and how sure it is."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ _REVIEWS_A_LIST = 10
 _MOST_CURVES = 10  # nobody reads 1,000 precision-recall curves, one for each class
 
 
-@dataclass(frozen=True)
-class EvaluatedRows:
+class EvaluatedRows(NamedTuple):
     """A model's predictions for some rows of a subset.
 
     Attributes:
@@ -30,30 +29,6 @@ class EvaluatedRows:
     position: np.ndarray
     label: np.ndarray
     probabilities: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The most probable class of each row, shape (rows,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """The probability of the predicted class, shape (rows,)."""
-        return np.asarray(self.probabilities.max(axis=1))
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether the predicted class is the true one, shape (rows,)."""
-        return np.asarray(self.predicted == self.label)
-
-    def most_wrong(self, n: int) -> np.ndarray:
-        """Indices of at most `n` wrongly predicted rows, the most confident first."""
-        wrong = np.flatnonzero(~self.correct)
-        return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:n]
-
-    def least_sure(self, n: int) -> np.ndarray:
-        """Indices of the `n` rows with the lowest confidence, the least confident first."""
-        return np.argsort(self.confidence, kind="stable")[:n]
 
 
 class Report(Callback):
@@ -126,11 +101,9 @@ def _subset(trainer: Trainer) -> str:
 
 def _joined(batches: list[EvaluatedRows]) -> EvaluatedRows:
     """All rows in the order of the subset, so that ties are broken alike on any number of ranks."""
-    position = np.concatenate([batch.position for batch in batches])
-    label = np.concatenate([batch.label for batch in batches])
-    probabilities = np.concatenate([batch.probabilities for batch in batches])
-    order = np.argsort(position, kind="stable")
-    return EvaluatedRows(position[order], label[order], probabilities[order])
+    rows = EvaluatedRows(*map(np.concatenate, zip(*batches, strict=True)))
+    order = np.argsort(rows.position, kind="stable")
+    return EvaluatedRows(*(values[order] for values in rows))
 
 
 def _step(trainer: Trainer, pl_module: LightningModule) -> int:
@@ -150,11 +123,13 @@ def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows,
     from src.callbacks import figures
 
     writer, names = logger.experiment, data.label_names
+    predicted, confidence = rows.probabilities.argmax(axis=1), rows.probabilities.max(axis=1)
+    correct = predicted == rows.label
     lengths = data.lengths(subset)[rows.position]
     for tag, figure in (
-        ("confusion_matrix", figures.confusion_matrix(rows.label, rows.predicted, names)),
-        ("calibration", figures.reliability_diagram(rows.confidence, rows.correct, 1 / len(names))),
-        ("accuracy_by_length", figures.accuracy_by_length(lengths, rows.correct)),
+        ("confusion_matrix", figures.confusion_matrix(rows.label, predicted, names)),
+        ("calibration", figures.reliability_diagram(confidence, correct, 1 / len(names))),
+        ("accuracy_by_length", figures.accuracy_by_length(lengths, correct)),
     ):
         writer.add_figure(f"{subset}/{tag}", figure, step)
 
@@ -162,16 +137,17 @@ def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows,
         tag = f"{subset}/precision_recall/{names[k][:40]}"
         writer.add_pr_curve(tag, (rows.label == k).astype(int), rows.probabilities[:, k], step)
 
+    wrong = np.flatnonzero(~correct)
     for tag, chosen in (
-        ("most_wrong", rows.most_wrong(_REVIEWS_A_LIST)),
-        ("least_sure", rows.least_sure(_REVIEWS_A_LIST)),
+        ("most_wrong", wrong[np.argsort(-confidence[wrong], kind="stable")][:_REVIEWS_A_LIST]),
+        ("least_sure", np.argsort(confidence, kind="stable")[:_REVIEWS_A_LIST]),
     ):
         reviews = data.texts(subset)[rows.position[chosen].tolist()]
         text = review_list(
             reviews["row"],
             [names[k] for k in rows.label[chosen]],
-            [names[k] for k in rows.predicted[chosen]],
-            rows.confidence[chosen].tolist(),
+            [names[k] for k in predicted[chosen]],
+            confidence[chosen].tolist(),
             reviews["text"],
         )
         writer.add_text(f"{subset}/{tag}", text, step)

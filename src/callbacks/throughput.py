@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch.utils.benchmark import Timer
 from transformers import PretrainedConfig
 
 from src.data.base import PreparedDataModule
@@ -120,14 +121,8 @@ def training_flops(config: PretrainedConfig, lengths: torch.Tensor, masked: int 
     return 3 * float(forward)
 
 
-def gemm_rate(seconds: float = 0.3) -> float:
+def gemm_rate() -> float:
     """Floating-point operations per second of an fp32 matrix product (1,024 × 1,024 × 1,024) on this CPU now."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    torch.mm(a, b)
-    best = float("inf")
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    return 2 * 1024**3 / best
+    timer = Timer("torch.mm(a, b)", globals={"torch": torch, "a": a, "b": b}, num_threads=torch.get_num_threads())
+    return 2 * 1024**3 / min(timer.blocked_autorange(min_run_time=0.3).times)
