@@ -51,8 +51,8 @@ bench-equivalence: install  ## the same accuracy as the Trainer's, and the curve
 	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped short --labels 1000 \
 	  --baseline hf_trainer --curves --section equivalence --title "The same accuracy, and the effect of grouping"
 
-bench-recipes: install  ## recipes × labels × seeds, into docs/results.md (a day)
-	$(BIN)/python -m benchmarks.recipes
+bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
+	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
 stress: install  ## kill a real run at 20 random moments, and compare it with one that was not
 	$(BIN)/python -m benchmarks.stress

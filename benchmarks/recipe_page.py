@@ -1,4 +1,4 @@
-"""What the runs of `benchmarks.recipes` came to: a table for each number of labels, and pictures."""
+"""The page of `benchmarks.recipes`: a table for each number of labels, and pictures."""
 
 import json
 import statistics
@@ -17,17 +17,16 @@ Rows = Sequence[Mapping[str, str]]
 _CPU = "CPU"  # in the column `device`, where a GPU would have its name
 
 DEFINITIONS = """\
-Accuracy is the mean over seeds (of the head, the order and dropout; the rows are the same). The difference, in points,
-is over the same rows and seeds, with a 95% interval from 5,000 bootstrap draws of rows and seeds in pairs; p is
-two-sided, from the same draws. Time is the median wall time of the training command on a CPU, start-up included,
-evaluation not; a dash where several ran at once."""
+Accuracy is the mean over seeds. A seed sets the head, the order and dropout; the rows stay the same. The difference is
+in points, over the rows and seeds that both recipes have, with a 95% interval from 5,000 bootstrap draws of paired rows
+and seeds; p is two-sided, from the same draws."""
 
 
 def render(rows: Rows, baseline: str) -> str:
     """One table for each number of labels, the most accurate recipe first.
 
     Args:
-        rows: of the csv: recipe, labels, seed, n, accuracy, fit_s, device, correct.
+        rows: of the csv: recipe, labels, seed, n, accuracy, device, correct.
         baseline: the recipe that the others are compared with, over the seeds that both have.
     """
     parts = []
@@ -38,7 +37,7 @@ def render(rows: Rows, baseline: str) -> str:
             found.setdefault(row["recipe"], []).append(row)
         lines = [_line(name, runs, found.get(baseline, []), baseline) for name, runs in found.items()]
         lines.sort(key=lambda line: -line[0])
-        header = ["recipe", "accuracy, mean", "each seed", "sd", f"against {baseline}, points", "p", "fit, s", "on"]
+        header = ["recipe", "accuracy, mean", "each seed", "sd", f"against {baseline}, points", "p", "on"]
         title = f"### {int(labels):,} labels" if labels else "### As configured"
         n = these[0]["n"]
         parts.append(f"{title}, {int(n):,} rows\n\n{markdown_table(header, [line[1:] for line in lines])}")
@@ -52,16 +51,14 @@ def _line(name: str, runs: Rows, base: Rows, baseline: str) -> list[Any]:
     mean = statistics.fmean(by_seed.values())
     each = ", ".join(f"{accuracy:.1f}" for accuracy in by_seed.values())
     spread = f"{statistics.stdev(by_seed.values()):.1f}" if len(runs) > 1 else "–"
-    times = [float(row["fit_s"]) for row in runs if row["fit_s"] and row["device"] == _CPU]
     on = ", ".join(sorted({"CPU" if row["device"] == _CPU else "GPU" for row in runs}))
-    seconds = f"{statistics.median(times):,.0f}" if times else "–"
     difference, p = "–", "–"
     seeds = sorted(by_seed.keys() & {row["seed"] for row in base})
     if name != baseline and seeds:
         d = paired_difference(_correct(runs, seeds), _correct(base, seeds))
         difference = f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
         p = f"{d.p:.3f}" if d.p >= 0.001 else "<0.001"
-    return [mean, name, f"{mean:.1f}%", each, spread, difference, p, seconds, on]
+    return [mean, name, f"{mean:.1f}%", each, spread, difference, p, on]
 
 
 def _correct(runs: Rows, seeds: Sequence[str]) -> np.ndarray:

@@ -1,27 +1,24 @@
-"""Recipes × numbers of labels × seeds: the accuracy of each, its time, and whether it beats another.
+"""Accuracy of fine-tuning recipes, by number of labels, over several seeds.
 
-    python -m benchmarks.recipes                                        # everything in benchmarks/recipes.yaml
-    python -m benchmarks.recipes --recipes tutorial head_tail --labels 1000 --seeds 5
-    python -m benchmarks.recipes --config my.yaml --seeds 5             # your own config, as it is, with five seeds
-    python -m benchmarks.recipes --recipes tutorial short --final       # on the test rows: once, at the end
-    python -m benchmarks.recipes --list benchmarks/pretrained.yaml      # what further pre-training brings
+    python -m benchmarks.recipes                                        # all of recipes.yaml: days on 2 cores
+    python -m benchmarks.recipes --recipes tutorial windows --labels 1000 --seeds 5
+    python -m benchmarks.recipes --config my.yaml --seeds 5             # your own config, unchanged, with five seeds
+    python -m benchmarks.recipes --recipes tutorial windows --final     # on test rows: once, at the end
+    python -m benchmarks.recipes --recipes tutorial windows --table     # trains nothing, shows what was measured
 
-    make bench-equivalence                                              # the Trainer's accuracy and curves, and ours
+    make bench-equivalence                                              # accuracy and loss curves beside the Trainer's
 
-Each run is `python -m src fit` with the recipe's options in a process of its own, then `validate`, or `test` with
---final. Validation rows are for development; the final weights are evaluated, so that nothing is chosen on the rows
-that judge (`--checkpoint best` takes those that validated best, which is fair on test rows only). One line a run is
-kept in benchmarks/runs.csv, with the rows that were right: a program that was stopped goes on, and a higher number of
-seeds adds only what is new. The checkpoints stay in build/bench/runs, 90 MB each, so that --final need not train again
-what validation rows have judged. To measure again, delete lines and that folder; so too after a change of the code.
-
-Accuracies need no quiet machine. Two at once, each with a part of the recipes, `--untimed` and OMP_NUM_THREADS=1, take
-less time than one after the other.
+Each run is `python -m src fit` with the recipe's options in its own process, then `validate`, or `test` with --final.
+Validation rows are for development. The final weights are evaluated, so no checkpoint is chosen on the rows that judge.
+benchmarks/runs.csv has one line per run, with the rows that were answered correctly. A stopped program continues, and
+more seeds add only what is new. Checkpoints stay in build/bench/runs, 90 MB each, so --final does not train again. To
+measure again, for example after a change of the code, delete the lines and that folder.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,27 +28,21 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, WORK, Progress, device, provenance, write_section
-from benchmarks.finetune import (
-    Outcome,
-    Trained,
-    append_row,
-    evaluate,
-    read_rows,
-    run_peer,
-    train,
-)
+from benchmarks.common import ROOT, WORK, Progress, device, provenance, write_section
+from benchmarks.finetune import Outcome, append_row, evaluate, read_rows, run_peer, train
 from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render, with_several_labels
 from benchmarks.stats import pack
 
 LIST = ROOT / "benchmarks" / "recipes.yaml"
+PAGE = ROOT / "docs" / "experiments" / "recipes.md"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a recipe with a number of labels (None: as the config says) and a seed.
+    """One run: a recipe with a number of labels and a seed.
 
     Attributes:
+        labels: number of training rows; None leaves the config's.
         options: of `fit`, all of them.
         peer: the module of a peer's script, in place of `fit`.
     """
@@ -62,16 +53,20 @@ class Run:
     options: tuple[str, ...]
     peer: str | None = None
 
-    def key(self, split: str, checkpoint: str, eval_rows: int | None) -> str:
-        """What makes it another run: all that changes its result but the code, and what folders of weights hold.
+    def key(self, split: str, eval_rows: int | None) -> str:
+        """A hash of all that changes the result, except the code and the content of model folders.
 
-        `split` is what it is evaluated on, or "fit" for the training alone.
+        Args:
+            split: on which the run is evaluated, or "fit" for the training alone.
+            eval_rows: number of validation rows, and of test rows.
         """
-        facts: list[Any] = [self.peer, self.options, self.labels, self.seed, split, checkpoint, eval_rows]
-        for option in self.options:
-            name, _, value = option.partition("=")
-            if name == "--config":
-                facts.append(yaml.safe_load(Path(ROOT, value).read_text()))
+        options = [
+            yaml.safe_load(Path(ROOT, option.removeprefix("--config=")).read_text())
+            if option.startswith("--config=")
+            else option
+            for option in self.options
+        ]
+        facts = [self.peer, options, self.labels, self.seed, split, eval_rows]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -79,56 +74,44 @@ def plan(
     recipes: Mapping[str, Any],
     base: Sequence[str],
     labels: Sequence[int | None],
-    seeds: int,
-    first_seed: int,
+    seeds: Sequence[int],
     names: Sequence[str] | None = None,
 ) -> list[Run]:
-    """All runs of `recipes`, or of those in `names`, seed by seed, so that every recipe has a first figure early."""
+    """All runs of `recipes`, or of those in `names`, seed by seed, so that each recipe has a first figure early."""
     runs = []
-    for seed in range(first_seed, first_seed + seeds):
+    for seed in seeds:
         for n in labels:
-            for name in names or recipes:
-                runs.append(_run(name, recipes, base, n, seed))
+            for name in recipes if names is None else names:
+                recipe = recipes[name]
+                peer = recipe.get("peer") if isinstance(recipe, dict) else None
+                runs.append(Run(name, n, seed, (*base, *_options(name, recipes, n)), peer))
     return runs
 
 
-def _run(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None, seed: int) -> Run:
-    recipe = recipes[name] if isinstance(recipes[name], dict) else {}
-    options = tuple(_options(name, recipes, base, labels))
-    return Run(name, labels, seed, options, recipe.get("peer"))
-
-
-def _options(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None) -> list[str]:
+def _options(name: str, recipes: Mapping[str, Any], labels: int | None) -> list[str]:
     recipe = recipes[name]
-    if not isinstance(recipe, dict):
-        return [*base, *recipe]
-    if "like" in recipe:
-        assert "base" not in recipe, f"{name} is like another recipe, whose base it has"
-        before: Sequence[str] = _options(recipe["like"], recipes, base, labels)
-    else:
-        before = recipe.get("base") or base
-    return [*before, *(recipe.get("options") or []), *(recipe.get("labels") or {}).get(labels, [])]
+    if isinstance(recipe, list):
+        return recipe
+    before = _options(recipe["like"], recipes, labels) if "like" in recipe else []
+    return [*before, *recipe.get("options", []), *recipe.get("labels", {}).get(labels, [])]
 
 
-def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None, timed: bool) -> Outcome:
-    """Runs one. `eval_rows` are the validation rows, and as many test rows; None leaves the config's."""
+def execute(run: Run, split: str, eval_rows: int | None) -> Outcome:
+    """Trains and evaluates. `eval_rows` are the validation rows, and as many test rows; None leaves the config's."""
+    name = f"{run.recipe}-{run.labels or 'own'}-{run.seed}"
     if run.peer:
         assert run.labels is not None
         assert eval_rows is not None
-        name = f"{run.recipe}-{run.labels}-{run.seed}-{split}"
-        return run_peer(run.peer, run.labels, run.seed, (eval_rows, eval_rows if split == "val" else 0), name)
-    return evaluate(_train(run, checkpoint, eval_rows, timed), split, checkpoint)
-
-
-def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Trained:
+        held_back = eval_rows if split == "val" else 0
+        return run_peer(run.peer, run.labels, run.seed, eval_rows, held_back, WORK / "runs" / f"{name}-{split}")
     options = list(run.options)
     if run.labels is not None:
         options.append(f"--data.train_size={run.labels}")
     if eval_rows is not None:
         options += [f"--data.val_size={eval_rows}", f"--data.test_size={eval_rows}"]
-    # of the training alone: its checkpoint is evaluated on the other split too, if that is asked for later
-    name = f"{run.recipe}-{run.labels or 'own'}-{run.seed}-{run.key('fit', checkpoint, eval_rows)}"
-    return train(options, run.seed, checkpoint, name, timed)
+    # named by the training alone: its checkpoint is evaluated on the other split too, if that is asked for later
+    directory = WORK / "runs" / f"{name}-{run.key('fit', eval_rows)}"
+    return evaluate(train(options, run.seed, directory), split)
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
@@ -136,109 +119,107 @@ def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Tra
 
 def main(args: Sequence[str] | None = None) -> None:
     given = _parse(args)
-    labels: list[int | None] = list(given.labels or [None])
-    eval_rows: int | None = given.eval_rows
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
     if given.config:
         listed = {path.stem: [f"--config={path.resolve()}"] for path in given.config}
-        base, baseline, title = [], next(iter(listed)), "Your recipes"
+        base, retired, names, eval_rows = [], set(), None, given.eval_rows
+        labels, baseline, title = given.labels or [None], next(iter(listed)), "Your recipes"
     else:
         content = yaml.safe_load(given.list.read_text())
-        listed, base, baseline, title = (content[key] for key in ("recipes", "base", "baseline", "title"))
-        labels = given.labels or [100, 1000, 5000]
-        eval_rows = eval_rows or 2000
+        listed, base, baseline, title = content["recipes"], content["base"], content["baseline"], "Recipes"
+        labels, eval_rows = given.labels or [100, 1000, 5000], given.eval_rows or 2000
+        retired = set(given.recipes or content.get("retired", [])) - listed.keys()
+        names = given.recipes and [name for name in given.recipes if name in listed]
     baseline, title = given.baseline or baseline, given.title or title
 
     split = "test" if given.final else "val"
-    runs = plan(listed, base, labels, given.seeds, given.first_seed, given.recipes)
-    todo = [] if given.table_only else _todo(runs, given.csv, split, given.checkpoint, eval_rows)
-    progress = Progress(
-        30 + 0.25 * (eval_rows or 500) * 0.4 + (run.labels or 1000) * _epochs(run) * 0.3 for run in todo
-    )
-    for run in todo:
-        progress.start(f"{run.recipe}, {run.labels or 'its own'} labels, seed {run.seed}")
-        outcome = execute(run, split, given.checkpoint, eval_rows, timed=not given.untimed)
-        append_row(given.csv, _row(run, outcome, split, eval_rows, given))
-        progress.end(f"accuracy {outcome.correct.mean():.4f}")
+    runs = plan(listed, base, labels, seeds, names)
+    if not given.table:
+        _measure(runs, given.csv, split, eval_rows)
 
-    # a run that another list has under another name is not made twice, and has this list's name here
-    names = {run.key(split, given.checkpoint, eval_rows): run.recipe for run in runs}
-    rows = [{**row, "recipe": names[row["key"]]} for row in read_rows(given.csv) if row["key"] in names]
+    planned = {run.key(split, eval_rows) for run in runs}
+    scope = {(split, str(n), str(seed)) for n in labels for seed in seeds}
+    rows = [
+        row
+        for row in read_rows(given.csv)
+        if row["key"] in planned or (row["recipe"] in retired and (row["split"], row["labels"], row["seed"]) in scope)
+    ]
     if not rows:
         sys.exit("error: nothing of that is measured yet")
     text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
-    page = not given.no_page and not given.config
-    section = given.section or f"{given.list.stem}-{split}"
-    if page and (given.curves or len(with_several_labels(rows)) > 1):
-        picture = RESULTS.parent / "pictures" / f"{section}.png"
+    if given.section and (given.curves or with_several_labels(rows)):
+        picture = ROOT / "docs" / "pictures" / f"{given.section}.png"
         (plot_losses if given.curves else plot_accuracies)(rows, picture)
         shown = "training loss by step" if given.curves else "accuracy by labels"
-        text += f"\n\n![{shown}]({picture.relative_to(RESULTS.parent)})"
+        text += f"\n\n![{shown}]({os.path.relpath(picture, given.page.parent)})"
     command = shlex.join(["python", "-m", "benchmarks.recipes", *(sys.argv[1:] if args is None else args)])
     text += "\n\n" + provenance(command)
     print("\n" + text)
-    if page:
-        write_section(RESULTS, section, text)
-        print(f"\nWritten to {RESULTS}")
+    if given.section:
+        write_section(given.page, given.section, text)
+        print(f"\nWritten to {given.page}")
 
 
-def _parse(args: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="of the list (default: all)")
-    parser.add_argument("--list", type=Path, default=LIST, help="of recipes (default: benchmarks/recipes.yaml)")
-    parser.add_argument("--config", type=Path, nargs="+", help="your own configs, in place of the list's recipes")
-    parser.add_argument("--baseline", help="the recipe that the others are compared with (default: the list's)")
-    parser.add_argument("--labels", type=int, nargs="+", help="default: 100 1000 5000; with --config, what it says")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first_seed", type=int, default=42)
-    parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, what it says")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
-    parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
-    parser.add_argument("--table_only", action="store_true", help="run nothing: show what there is")
-    parser.add_argument("--untimed", action="store_true", help="leave the time out: other programs run beside this one")
-    parser.add_argument("--csv", type=Path, help="default: benchmarks/runs.csv; with --config, below build/")
-    parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
-    parser.add_argument("--title", help="of the section (default: the list's)")
-    parser.add_argument("--section", metavar="NAME", help="of docs/results.md to write (default: the list's)")
-    parser.add_argument("--no_page", action="store_true", help="print the table, leave docs/results.md alone")
-    given = parser.parse_args(args)
-    given.csv = given.csv or (WORK / "runs.csv" if given.config else ROOT / "benchmarks" / "runs.csv")
-    if missing := [str(path) for path in given.config or [] if not path.is_file()]:
-        parser.error(f"no such config: {', '.join(missing)}")
-    if given.config and given.recipes:
-        parser.error("--recipes are those of a list; --config takes a config as it is")
-    if not given.config:
-        listed = yaml.safe_load(given.list.read_text())["recipes"]
-        if unknown := {*(given.recipes or []), *filter(None, [given.baseline])} - listed.keys():
-            parser.error(f"no such recipe in {given.list}: {', '.join(sorted(unknown))}")
-    return given
-
-
-def _row(run: Run, outcome: Outcome, split: str, eval_rows: int | None, given: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "key": run.key(split, given.checkpoint, eval_rows),
-        "recipe": run.recipe,
-        "labels": "" if run.labels is None else run.labels,
-        "seed": run.seed,
-        "split": split,
-        "n": len(outcome.correct),
-        "accuracy": f"{outcome.correct.mean():.6f}",
-        "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
-        "fit_s": "" if given.untimed or outcome.fit_s is None else f"{outcome.fit_s:.1f}",
-        "device": device(),
-        "correct": pack(outcome.correct),
-        "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
-        "options": run.peer or shlex.join(run.options),
-    }
-
-
-def _todo(runs: Sequence[Run], path: Path, split: str, checkpoint: str, eval_rows: int | None) -> list[Run]:
+def _measure(runs: Sequence[Run], path: Path, split: str, eval_rows: int | None) -> None:
+    """Executes the runs that have no line in the csv yet, and adds a line for each."""
     done = {row["key"] for row in read_rows(path)}
-    return [run for run in runs if run.key(split, checkpoint, eval_rows) not in done]
+    todo = [run for run in runs if run.key(split, eval_rows) not in done]
+    progress = Progress(30 + 0.1 * (eval_rows or 500) + 0.3 * (run.labels or 1000) * _epochs(run) for run in todo)
+    for run in todo:
+        progress.start(f"{run.recipe}, {run.labels or 'its own'} labels, seed {run.seed}")
+        outcome = execute(run, split, eval_rows)
+        row = {
+            "key": run.key(split, eval_rows),
+            "recipe": run.recipe,
+            "labels": run.labels or "",
+            "seed": run.seed,
+            "split": split,
+            "n": len(outcome.correct),
+            "accuracy": f"{outcome.correct.mean():.6f}",
+            "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
+            "device": device(),
+            "correct": pack(outcome.correct),
+            "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
+            "options": run.peer or shlex.join(run.options),
+        }
+        append_row(path, row)
+        progress.end(f"accuracy {outcome.correct.mean():.4f}")
 
 
 def _epochs(run: Run) -> int:
     given = [option.partition("=")[2] for option in run.options if option.startswith("--trainer.max_epochs=")]
     return int(given[-1]) if given else 3
+
+
+def _parse(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="of the list (default: all)")
+    parser.add_argument("--list", type=Path, default=LIST, help="of recipes (default: that of this folder)")
+    parser.add_argument("--config", type=Path, nargs="+", help="your own configs, in place of the list's recipes")
+    parser.add_argument("--baseline", help="the recipe that the others are compared with (default: the list's)")
+    parser.add_argument("--labels", type=int, nargs="+", help="default: 100 1000 5000; with --config, the config's")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first_seed", type=int, default=42)
+    parser.add_argument("--eval_rows", type=int, help="default: 2000; with --config, the config's")
+    parser.add_argument("--final", action="store_true", help="evaluate on the test rows")
+    parser.add_argument("--table", action="store_true", help="train nothing: show what was measured")
+    parser.add_argument("--csv", type=Path, help="default: runs.csv of this folder; with --config, below build/")
+    parser.add_argument("--section", metavar="NAME", help="write the table to this section of the page")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/experiments/recipes.md")
+    parser.add_argument("--title", help="of the section")
+    parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
+    given = parser.parse_args(args)
+    given.csv = given.csv or (WORK / "runs.csv" if given.config else LIST.with_name("runs.csv"))
+    if missing := [str(path) for path in given.config or [] if not path.is_file()]:
+        parser.error(f"no such config: {', '.join(missing)}")
+    if given.config and given.recipes:
+        parser.error("--recipes are those of a list; --config takes a config unchanged")
+    if not given.config:
+        content = yaml.safe_load(given.list.read_text())
+        known = {*content["recipes"], *content.get("retired", [])}
+        if unknown := {*(given.recipes or []), *filter(None, [given.baseline])} - known:
+            parser.error(f"no such recipe in {given.list}: {', '.join(sorted(unknown))}")
+    return given
 
 
 if __name__ == "__main__":

@@ -74,11 +74,15 @@ def test_a_checkpoint_never_overrides_what_is_typed(run_cli: Run, tiny_options: 
         ),
         (["fit", "--data.next_sentence=1"], "ImdbDataModule has no option 'next_sentence' ("),
         (
-            ["fit", "--model=benchmarks.candidates.SmoothedClassifier", "--model.learnig_rate=1"],
+            ["fit", "--model=tests.end_to_end.test_own_classes.SmoothedClassifier", "--model.learnig_rate=1"],
             "SmoothedClassifier has no option 'learnig_rate'; did you mean --model.learning_rate?",
         ),
         (
-            ["fit", "--trainer.callbacks+=benchmarks.candidates.AverageOfLastSteps", "--trainer.callbacks.shar=1"],
+            [
+                "fit",
+                "--trainer.callbacks+=tests.end_to_end.test_own_classes.AverageOfLastSteps",
+                "--trainer.callbacks.shar=1",
+            ],
             "AverageOfLastSteps has no option 'shar'; did you mean --trainer.callbacks.share?",
         ),
         (["fit", "--conf=a.yaml"], "--conf"),
