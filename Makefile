@@ -38,14 +38,14 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff format .
 
 bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (an hour)
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.speed.training
+	$(BIN)/python -m benchmarks.speed.start
 
 bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
-	$(BIN)/python -m benchmarks.prediction
+	$(BIN)/python -m benchmarks.speed.prediction
 
 bench-pretrain: install  ## pre-training, side by side with the Hugging Face Trainer, into docs/results.md
-	$(BIN)/python -m benchmarks.pretraining
+	$(BIN)/python -m benchmarks.speed.pretraining
 
 bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
 	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped short --labels 1000 \

@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.probe import hugging_face_probe
+from benchmarks.speed.probe import hugging_face_probe
 
 # batches that the Trainer sorts by length at a time, with 1,000 reviews in batches of 8
 _SORTED_BATCHES = 31

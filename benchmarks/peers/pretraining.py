@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.probe import hugging_face_probe
+from benchmarks.speed.probe import hugging_face_probe
 
 
 def main() -> None:

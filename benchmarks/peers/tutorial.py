@@ -14,7 +14,7 @@ import numpy as np
 from datasets import load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
-from benchmarks.probe import hugging_face_probe
+from benchmarks.speed.probe import hugging_face_probe
 
 
 def main() -> None:

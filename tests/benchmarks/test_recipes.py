@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import common, finetune, recipe_page, recipes
-from benchmarks.stats import pack
+from benchmarks import common
+from benchmarks.recipes import __main__ as recipes
+from benchmarks.recipes import finetune, page
+from benchmarks.recipes.stats import pack
 from src.inference.classifier import load
 
 _LIST = yaml.safe_load(recipes.LIST.read_text())
@@ -91,23 +93,23 @@ def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[d
 
 def test_recipes_table_ranks_and_compares(tmp_path: Path) -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8) + _rows("tutorial", 1000, 0.85)
-    table = recipe_page.render(rows, "tutorial").splitlines()
+    table = page.render(rows, "tutorial").splitlines()
     assert table[0] == "### 100 labels, 400 rows"
     best = next(line for line in table if line.startswith("| better"))
     assert table.index(best) < next(i for i, line in enumerate(table) if line.startswith("| tutorial"))
     assert "| <0.001 | CPU |" in best
     assert "GPU" not in "".join(table)
     assert "### 1,000 labels, 400 rows" in table
-    assert recipe_page.with_several_labels(rows) == ["tutorial"]
-    assert recipe_page.with_several_labels(rows[:4]) == []
-    for plot in (recipe_page.plot_accuracies, recipe_page.plot_losses):
+    assert page.with_several_labels(rows) == ["tutorial"]
+    assert page.with_several_labels(rows[:4]) == []
+    for plot in (page.plot_accuracies, page.plot_losses):
         plot(rows, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
 def test_recipes_table_names_the_gpu() -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8, device="Some GPU")
-    table = recipe_page.render(rows, "tutorial").splitlines()
+    table = page.render(rows, "tutorial").splitlines()
     assert next(line for line in table if line.startswith("| better")).endswith("| <0.001 | GPU |")
     assert table[-1] == "GPU: Some GPU."
 
@@ -123,7 +125,7 @@ def test_correct_rows_are_in_the_datas_order(
     run_cli: Any, tiny_checkpoint: Path, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_ROWS", str(tmp_path / "rows.npy"))
-    probe = "--trainer.callbacks+=benchmarks.lightning_probe.CorrectRows"
+    probe = "--trainer.callbacks+=benchmarks.speed.lightning_probe.CorrectRows"
     # a copy, since validating writes into the run
     run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
     status, _, err = run_cli("validate", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", probe)

@@ -1,4 +1,4 @@
-"""The probe for `python -m src`: `--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe`."""
+"""The probe for `python -m src`: `--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe`."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.profilers import Profiler
 
-from benchmarks.probe import Recorder
+from benchmarks.speed.probe import Recorder
 
 _RECORDER = Recorder()
 

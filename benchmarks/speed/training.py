@@ -1,8 +1,8 @@
 """Training, evaluation, memory: this project beside the Hugging Face Trainer, in one run.
 
-    python -m benchmarks.training                      # 248 reviews, 3 repeats: about 55 minutes on 2 cores
-    python -m benchmarks.training --quick              # a smoke run, which writes no results
-    python -m benchmarks.training --reviews 1000 --repeats 5
+    python -m benchmarks.speed.training                      # 248 reviews, 3 repeats: about 55 minutes on 2 cores
+    python -m benchmarks.speed.training --quick              # a smoke run, which writes no results
+    python -m benchmarks.speed.training --reviews 1000 --repeats 5
 
 Real reviews, the quickstart's weights. Each figure comes from a process of its own that runs what a user would run:
 `benchmarks/peers/tutorial.py` (A), `benchmarks/peers/expert.py` (B) and `python -m src` (ours), each one epoch over
@@ -35,11 +35,11 @@ from benchmarks.common import (
     signature,
     write_section,
 )
-from benchmarks.training_page import DEFINITIONS, figures, render
-from benchmarks.training_variants import SHORT_RECIPE, VARIANTS, Variant
+from benchmarks.speed.training_page import DEFINITIONS, figures, render
+from benchmarks.speed.training_variants import SHORT_RECIPE, VARIANTS, Variant
 
-_PROBE = "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe"
-_PROFILER = "--trainer.profiler=benchmarks.lightning_probe.PrepareProfiler"
+_PROBE = "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe"
+_PROFILER = "--trainer.profiler=benchmarks.speed.lightning_probe.PrepareProfiler"
 _HELD_BACK = 500  # rows at the end of the shuffle, which `--data.test_size` takes
 
 
@@ -182,7 +182,7 @@ def main(args: Sequence[str] | None = None) -> None:
         settings.reviews, settings.eval_reviews, settings.repeats = 16, 8, 1
         row_counts = [216, 300]
     measured = {"reviews": settings.reviews, "eval": settings.eval_reviews}
-    own = ("common.py", "probe.py", "lightning_probe.py", "training.py", "training_variants.py", "peers/*.py")
+    own = ("common.py", "speed/*probe.py", "speed/training.py", "speed/training_variants.py", "peers/*.py")
     settings.signature = signature(measured, *own)
     store = WORK / "training.jsonl"
     if settings.fresh:
@@ -219,7 +219,7 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     rows = {n: [done["rows", str(n), r] for r in repeats] for n in row_counts}
     titles = {name: variant.name for name, variant in VARIANTS.items()}
-    command = shlex.join(["python", "-m", "benchmarks.training", *(sys.argv[1:] if args is None else args)])
+    command = shlex.join(["python", "-m", "benchmarks.speed.training", *(sys.argv[1:] if args is None else args)])
     sample = f"{settings.reviews} reviews, {settings.eval_reviews} evaluated, {settings.repeats} repeats."
     text = "\n\n".join(
         ["## Training, beside the Hugging Face Trainer", sample, render(titles, training, rows), DEFINITIONS]

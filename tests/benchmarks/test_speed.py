@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from benchmarks import common, gpu, prediction, start, training, training_page
-from benchmarks.stats import pack, paired_difference, unpack
-from benchmarks.training_variants import VARIANTS
+from benchmarks import common
+from benchmarks.recipes.stats import pack, paired_difference, unpack
+from benchmarks.speed import gpu, prediction, start, training, training_page
+from benchmarks.speed.training_variants import VARIANTS
 
 
 def test_paired_difference_is_scipys_for_one_seed() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import markdown_table
-from benchmarks.stats import paired_difference, unpack
+from benchmarks.recipes.stats import paired_difference, unpack
 
 Rows = Sequence[Mapping[str, str]]
 

@@ -1,10 +1,10 @@
 """Start-up: from the command to the first training step, beside the tutorial's script with the Hugging Face Trainer.
 
-    python -m benchmarks.start                 # ten pairs: about 4 minutes on 2 cores
-    python -m benchmarks.start --quick         # one pair, which writes no results
+    python -m benchmarks.speed.start                 # ten pairs: about 4 minutes on 2 cores
+    python -m benchmarks.speed.start --quick         # one pair, which writes no results
 
-The programs are those of `benchmarks.training`, A and ours with A's recipe, stopped after one step. Nearly all of it is
-imports, whose time varies by a quarter from one process to the next: hence the many pairs.
+The programs are those of `benchmarks.speed.training`, A and ours with A's recipe, stopped after one step. Nearly all of
+it is imports, whose time varies by a quarter from one process to the next: hence the many pairs.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.common import RESULTS, WORK, Progress, at_most, markdown_table, provenance, run_process, write_section
-from benchmarks.training import measure, train_command
-from benchmarks.training_page import median_and_range, median_ratio
-from benchmarks.training_variants import VARIANTS
+from benchmarks.speed.training import measure, train_command
+from benchmarks.speed.training_page import median_and_range, median_ratio
+from benchmarks.speed.training_variants import VARIANTS
 
 _COMPARED = ["A", "same"]
 
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
             progress.start(f"{VARIANTS[name].name}, {pair + 1} of {pairs}")
             found[name].append(start_seconds(name, warm=pair == 0 and not settings.quick))
             progress.end(f"first step after {found[name][-1]:.1f} s")
-    command = shlex.join(["python", "-m", "benchmarks.start", *(sys.argv[1:] if args is None else args)])
+    command = shlex.join(["python", "-m", "benchmarks.speed.start", *(sys.argv[1:] if args is None else args)])
     text = f"""## Start-up, beside the Hugging Face Trainer
 
 From the command to the beginning of the first training step, the data cached by an earlier run, {pairs} pairs.

@@ -1,4 +1,4 @@
-"""What the processes of `benchmarks.training` came to: figures of each, and the tables."""
+"""What the processes of `benchmarks.speed.training` came to: figures of each, and the tables."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def median_and_range(found: Sequence[float], shown: str) -> str:
 DEFINITIONS = """\
 All read the same rows, in batches of 8, for one epoch, with the same pretrained weights. "A's recipe" has A's dropout
 and keeps the first 512 tokens as A does; "256 tokens" keeps the head and the tail of a review, without attention
-dropout (`short` in benchmarks/recipes.yaml); "windows" reads all of it and sets the head by a linear probe first
+dropout (`short` in recipes.yaml); "windows" reads all of it and sets the head by a linear probe first
 (configs/quickstart.yaml). *Training* is reviews over the time from the first step's start to the last step's end, the
 batches' loading included and evaluation excluded; the time of *the whole training* takes the epochs to be alike, and
 has, for ours alone, what lies before the first step, the probe included. *Evaluation* is what `trainer.evaluate()`

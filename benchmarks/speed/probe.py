@@ -1,9 +1,9 @@
 """Looks into a run from within: when each training step began and ended, page faults, evaluation, preparing.
 
 One clock for both sides. `hugging_face_probe()` makes a callback for the Hugging Face Trainer, and
-`benchmarks.lightning_probe` has one for `python -m src`; both do nothing but read the clock, and write what they saw to
-the file $BENCH_REPORT. Between steps they measure an fp32 matrix product now and then ($BENCH_GEMM_EVERY); clock and
-faults stand still meanwhile.
+`benchmarks.speed.lightning_probe` has one for `python -m src`; both do nothing but read the clock, and write what they
+saw to the file $BENCH_REPORT. Between steps they measure an fp32 matrix product now and then ($BENCH_GEMM_EVERY); clock
+and faults stand still meanwhile.
 
 Only light imports at the top: the time from the command to the first step is measured with this module in place.
 """

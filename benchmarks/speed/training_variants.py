@@ -1,4 +1,4 @@
-"""What `benchmarks.training` compares: the peers' scripts, and our command with recipes of its own."""
+"""What `benchmarks.speed.training` compares: the peers' scripts, and our command with recipes of its own."""
 
 from dataclasses import dataclass, field
 

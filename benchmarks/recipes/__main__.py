@@ -10,8 +10,8 @@
 
 Each run is `python -m src fit` with the recipe's options in its own process, then `validate`, or `test` with --final.
 Validation rows are for development. The final weights are evaluated, so no checkpoint is chosen on the rows that judge.
-benchmarks/runs.csv has one line per run, with the rows that were answered correctly. A stopped program continues, and
-more seeds add only what is new. Checkpoints stay in build/bench/runs, 90 MB each, so --final does not train again. To
+runs.csv has one line per run, with the rows that were answered correctly. A stopped program continues, and more seeds
+add only what is new. Checkpoints stay in build/bench/runs, 90 MB each, so --final does not train again. To
 measure again, for example after a change of the code, delete the lines and that folder.
 """
 
@@ -29,11 +29,11 @@ from typing import Any
 import yaml
 
 from benchmarks.common import ROOT, WORK, Progress, device, provenance, write_section
-from benchmarks.finetune import Outcome, append_row, evaluate, read_rows, run_peer, train
-from benchmarks.recipe_page import DEFINITIONS, plot_accuracies, plot_losses, render, with_several_labels
-from benchmarks.stats import pack
+from benchmarks.recipes.finetune import Outcome, append_row, evaluate, read_rows, run_peer, train
+from benchmarks.recipes.page import DEFINITIONS, plot_accuracies, plot_losses, render, with_several_labels
+from benchmarks.recipes.stats import pack
 
-LIST = ROOT / "benchmarks" / "recipes.yaml"
+LIST = Path(__file__).with_name("recipes.yaml")
 PAGE = ROOT / "docs" / "experiments" / "recipes.md"
 
 

@@ -1,7 +1,7 @@
 """Pre-training: this project beside the Hugging Face Trainer with `BertForPreTraining`, in one run.
 
-    python -m benchmarks.pretraining             # 960 sequences, 3 repeats: about 12 minutes on 2 cores
-    python -m benchmarks.pretraining --quick     # a smoke run, which writes no results
+    python -m benchmarks.speed.pretraining             # 960 sequences, 3 repeats: about 12 minutes on 2 cores
+    python -m benchmarks.speed.pretraining --quick     # a smoke run, which writes no results
 
 Real reviews, the quickstart's weights, the same pairs of segments of at most 128 tokens on both sides, one epoch in
 batches of 16, both tasks. Each figure comes from a process of its own; they alternate, in reverse order every second
@@ -103,7 +103,7 @@ def measure(name: str, repeat: int, rows: Path, reviews: int, mark: str) -> dict
         command += ["--output_dir", str(directory)]
     else:
         dropout = "null" if name == "same" else "0"
-        probe = "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe"
+        probe = "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe"
         command = ours("fit", *options(reviews, directory), f"--model.attention_dropout={dropout}", probe)
     process = run_process(command, log, BENCH_REPORT=str(report))
     found = json.loads(report.read_text())
@@ -168,7 +168,7 @@ def main(args: Sequence[str] | None = None) -> None:
     given = parser.parse_args(args)
     if given.quick:
         given.reviews, given.repeats = 24, 1
-    own = ("common.py", "probe.py", "lightning_probe.py", "pretraining.py", "peers/pretraining.py")
+    own = ("common.py", "speed/*probe.py", "speed/pretraining.py", "peers/pretraining.py")
     mark = signature({"reviews": given.reviews}, *own)
     rows = WORK / "runs" / f"pairs-{mark}"
     n, tokens = write_rows(rows, given.reviews)
@@ -191,7 +191,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     done = finished()
     table = render({name: [done[name, r] for r in range(given.repeats)] for name in VARIANTS}, tokens)
-    command = shlex.join(["python", "-m", "benchmarks.pretraining", *(sys.argv[1:] if args is None else args)])
+    command = shlex.join(["python", "-m", "benchmarks.speed.pretraining", *(sys.argv[1:] if args is None else args)])
     text = f"""## Pre-training, beside the Hugging Face Trainer
 
 {n:,} sequences ({tokens:,} real tokens) of {given.reviews:,} reviews in batches of {_BATCH_SIZE}, {given.repeats}

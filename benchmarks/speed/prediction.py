@@ -1,8 +1,8 @@
 """Prediction on real reviews: this project's classifier, with PyTorch and int8 ONNX, beside `transformers.pipeline`.
 
-    python -m benchmarks.prediction                          # 1,000 reviews, batch 8, 3 repeats
-    python -m benchmarks.prediction --ckpt_path best.ckpt    # of your own model
-    python -m benchmarks.prediction --quick                  # a smoke run, which writes no results
+    python -m benchmarks.speed.prediction                          # 1,000 reviews, batch 8, 3 repeats
+    python -m benchmarks.speed.prediction --ckpt_path best.ckpt    # of your own model
+    python -m benchmarks.speed.prediction --quick                  # a smoke run, which writes no results
 
 All read one folder that `python -m src export --onnx --int8` wrote, and the same texts; each measurement is a process
 of its own, alternating. The time is from the texts to the labels, tokenising included, loading excluded, after a batch
@@ -145,7 +145,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return
 
     content = given.ckpt_path and hashlib.sha256(given.ckpt_path.read_bytes()).hexdigest()
-    mark = signature({"reviews": given.reviews, "checkpoint": content}, "common.py", "prediction.py")
+    mark = signature({"reviews": given.reviews, "checkpoint": content}, "common.py", "speed/prediction.py")
     folder = WORK / "runs" / f"exported-{mark}"
     if not folder.is_dir():
         print("Exporting the model to measure", flush=True)
@@ -164,14 +164,14 @@ def main(args: Sequence[str] | None = None) -> None:
         progress.start(f"{VARIANTS[name]}, repeat {repeat + 1} of {given.repeats}")
         report = WORK / "logs" / f"prediction-{name}.json"
         one = ["--one", name, "--folder", str(folder), "--report", str(report), "--reviews", str(given.reviews)]
-        run_process([sys.executable, "-m", "benchmarks.prediction", *one], report.with_suffix(".log"))
+        run_process([sys.executable, "-m", "benchmarks.speed.prediction", *one], report.with_suffix(".log"))
         row = json.loads(report.read_text())
         append_line(store, {"signature": mark, "variant": name, "repeat": repeat, **row})
         progress.end(f"{given.reviews / row['seconds']:.1f} reviews/s")
 
     done = finished()
     table = render({name: [done[name, r] for r in range(given.repeats)] for name in VARIANTS}, given.reviews)
-    command = shlex.join(["python", "-m", "benchmarks.prediction", *(sys.argv[1:] if args is None else args)])
+    command = shlex.join(["python", "-m", "benchmarks.speed.prediction", *(sys.argv[1:] if args is None else args)])
     from src.models.archive import PREPROCESSING
 
     cut = json.loads((folder / PREPROCESSING).read_text())

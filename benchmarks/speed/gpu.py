@@ -1,7 +1,7 @@
 """Training on one GPU: this project beside the Hugging Face Trainer, in one run.
 
-    python -m benchmarks.gpu                              # 1,200 reviews, 2 repeats: about 8 minutes
-    python -m benchmarks.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
+    python -m benchmarks.speed.gpu                              # 1,200 reviews, 2 repeats: about 8 minutes
+    python -m benchmarks.speed.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
 
 Real reviews, batches of 8, at most 512 tokens, one epoch, each in a process of its own, alternating, in reverse order
 every second time. The weights change nothing in the time that a step takes, so random ones will do where there is no
@@ -85,7 +85,7 @@ def command(name: str, model: str, reviews: int, directory: Path) -> list[str]:
         "--trainer.devices=1",
         "--trainer.max_epochs=1",
         f"--trainer.default_root_dir={directory}",
-        "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe",
+        "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe",
     )
 
 
@@ -177,7 +177,7 @@ def main(args: Sequence[str] | None = None) -> None:
             rows[name].append(measure(name, model, given.reviews, repeat))
             progress.end(f"{rows[name][-1]['rate']:.0f} reviews/s")
     weights = given.model or "random weights of bert-base-uncased's size"
-    typed = shlex.join(["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if args is None else args)])
+    typed = shlex.join(["python", "-m", "benchmarks.speed.gpu", *(sys.argv[1:] if args is None else args)])
     gpu = torch.cuda.get_device_name()
     title = f"## On one GPU, beside the Hugging Face Trainer\n\n{gpu}, {weights}, {given.reviews:,} reviews, "
     text = f"{title}{given.repeats} repeats, medians.\n\n{render(rows)}\n\n{DEFINITIONS}\n\n{provenance(typed)}"
