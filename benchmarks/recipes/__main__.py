@@ -21,17 +21,21 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from benchmarks.common import ROOT, WORK, Progress, device, provenance, write_section
+from benchmarks.processes import ROOT, WORK
 from benchmarks.recipes.finetune import Outcome, append_row, evaluate, read_rows, run_peer, train
-from benchmarks.recipes.page import DEFINITIONS, plot_accuracies, plot_losses, render, with_several_labels
+from benchmarks.recipes.page import DEFINITIONS, PLOTS, render
 from benchmarks.recipes.stats import pack
+from benchmarks.report import command_line, write_section
 
 LIST = Path(__file__).with_name("recipes.yaml")
 PAGE = ROOT / "docs" / "experiments" / "recipes.md"
@@ -147,13 +151,11 @@ def main(args: Sequence[str] | None = None) -> None:
     if not rows:
         sys.exit("error: nothing of that is measured yet")
     text = f"## {title}, on {'test' if given.final else 'validation'} rows\n\n{render(rows, baseline)}\n\n{DEFINITIONS}"
-    if given.section and (given.curves or with_several_labels(rows)):
+    if given.plot and given.section:
         picture = ROOT / "docs" / "pictures" / f"{given.section}.png"
-        (plot_losses if given.curves else plot_accuracies)(rows, picture)
-        shown = "training loss by step" if given.curves else "accuracy by labels"
-        text += f"\n\n![{shown}]({os.path.relpath(picture, given.page.parent)})"
-    command = shlex.join(["python", "-m", "benchmarks.recipes", *(sys.argv[1:] if args is None else args)])
-    text += "\n\n" + provenance(command)
+        PLOTS[given.plot](rows, picture)
+        text += f"\n\n![{given.plot}]({os.path.relpath(picture, given.page.parent)})"
+    text += f"\n\n{command_line('benchmarks.recipes', args)}, from runs.csv."
     print("\n" + text)
     if given.section:
         write_section(given.page, given.section, text)
@@ -164,9 +166,11 @@ def _measure(runs: Sequence[Run], path: Path, split: str, eval_rows: int | None)
     """Executes the runs that have no line in the csv yet, and adds a line for each."""
     done = {row["key"] for row in read_rows(path)}
     todo = [run for run in runs if run.key(split, eval_rows) not in done]
-    progress = Progress(30 + 0.1 * (eval_rows or 500) + 0.3 * (run.labels or 1000) * _epochs(run) for run in todo)
-    for run in todo:
-        progress.start(f"{run.recipe}, {run.labels or 'its own'} labels, seed {run.seed}")
+    started = time.monotonic()
+    for i, run in enumerate(todo):
+        left = f", about {timedelta(seconds=int((time.monotonic() - started) / i * (len(todo) - i)))} left" if i else ""
+        labels = run.labels or "its own"
+        print(f"[{i + 1}/{len(todo)}] {run.recipe}, {labels} labels, seed {run.seed}{left}", flush=True)
         outcome = execute(run, split, eval_rows)
         row = {
             "key": run.key(split, eval_rows),
@@ -177,18 +181,13 @@ def _measure(runs: Sequence[Run], path: Path, split: str, eval_rows: int | None)
             "n": len(outcome.correct),
             "accuracy": f"{outcome.correct.mean():.6f}",
             "loss": "" if outcome.loss is None else f"{outcome.loss:.6f}",
-            "device": device(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "correct": pack(outcome.correct),
             "curve": json.dumps([[step, round(loss, 4)] for step, loss in outcome.curve]),
             "options": run.peer or shlex.join(run.options),
         }
         append_row(path, row)
-        progress.end(f"accuracy {outcome.correct.mean():.4f}")
-
-
-def _epochs(run: Run) -> int:
-    given = [option.partition("=")[2] for option in run.options if option.startswith("--trainer.max_epochs=")]
-    return int(given[-1]) if given else 3
+        print(f"    accuracy {outcome.correct.mean():.4f}", flush=True)
 
 
 def _parse(args: Sequence[str] | None) -> argparse.Namespace:
@@ -207,7 +206,7 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--section", metavar="NAME", help="write the table to this section of the page")
     parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/experiments/recipes.md")
     parser.add_argument("--title", help="of the section")
-    parser.add_argument("--curves", action="store_true", help="plot training losses, not accuracy by labels")
+    parser.add_argument("--plot", choices=PLOTS, help="draw a picture for the section")
     given = parser.parse_args(args)
     given.csv = given.csv or (WORK / "runs.csv" if given.config else LIST.with_name("runs.csv"))
     if missing := [str(path) for path in given.config or [] if not path.is_file()]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from benchmarks.common import WORK, ours, quickstart_inputs, run_process
+from benchmarks.processes import WORK, ours, quickstart_inputs, run_process
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def evaluate(run: Path, split: str) -> Outcome:
     """Runs `validate` or `test`, for the split "val" or "test", with the final weights."""
     command = "validate" if split == "val" else "test"
     rows = run / f"{command}.npy"
-    options = ["--trainer.callbacks+=benchmarks.speed.lightning_probe.CorrectRows"]
+    options = ["--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"]
     if split == "val":
         options.append("--trainer.limit_val_batches=1.0")
     path = run / "checkpoints" / "last.ckpt"

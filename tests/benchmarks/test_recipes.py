@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import common
+from benchmarks import processes
 from benchmarks.recipes import __main__ as recipes
 from benchmarks.recipes import finetune, page
 from benchmarks.recipes.stats import pack
@@ -20,10 +20,14 @@ _LIST = yaml.safe_load(recipes.LIST.read_text())
 
 
 def test_recipes_that_are_named_elsewhere_are_in_the_list() -> None:
-    for text in ((common.ROOT / "Makefile").read_text(), recipes.__doc__ or ""):
-        named = [name for match in re.findall(r"--recipes ([a-z0-9_ ]+)", text) for name in match.split()]
-        assert named
-        assert set(named) <= _LIST["recipes"].keys()
+    pages = [processes.ROOT / "Makefile", *(processes.ROOT / "docs").rglob("*.md"), Path(recipes.__file__)]
+    named = {
+        name
+        for page in pages
+        for names in re.findall(r"--recipes ([a-z0-9_ -]+?) --", page.read_text())
+        for name in names.split()
+    }
+    assert {"hf_trainer", "windows", "windows_soup"} <= named <= {*_LIST["recipes"], *_LIST["retired"]}
 
 
 def test_every_measured_run_has_a_name_and_a_key_of_the_list() -> None:
@@ -57,7 +61,7 @@ def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any) -> None:
     assert len(runs) == len(_LIST["recipes"]) * 2 * 2
     assert len({run.key("val", 2000) for run in runs}) == len(runs)
     for options in {run.options for run in runs if not run.peer and run.seed == 42}:
-        absolute = [option.replace("--config=", f"--config={common.ROOT}/") for option in options]
+        absolute = [option.replace("--config=", f"--config={processes.ROOT}/") for option in options]
         status, out, err = run_cli("fit", *absolute, "--print_config")
         assert status == 0, err
         printed = yaml.safe_load(out)
@@ -94,24 +98,21 @@ def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[d
 def test_recipes_table_ranks_and_compares(tmp_path: Path) -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8) + _rows("tutorial", 1000, 0.85)
     table = page.render(rows, "tutorial").splitlines()
-    assert table[0] == "### 100 labels, 400 rows"
-    best = next(line for line in table if line.startswith("| better"))
-    assert table.index(best) < next(i for i, line in enumerate(table) if line.startswith("| tutorial"))
-    assert "| <0.001 | CPU |" in best
-    assert "GPU" not in "".join(table)
-    assert "### 1,000 labels, 400 rows" in table
-    assert page.with_several_labels(rows) == ["tutorial"]
-    assert page.with_several_labels(rows[:4]) == []
-    for plot in (page.plot_accuracies, page.plot_losses):
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| better", "100"],
+        ["| tutorial", "100"],
+        ["| tutorial", "1,000"],
+    ]
+    assert "| <0.001 | 400 | CPU |" in table[2]
+    assert "| – | – | 400 | CPU |" in table[3]
+    for plot in page.PLOTS.values():
         plot(rows, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def test_recipes_table_names_the_gpu() -> None:
+def test_recipes_table_names_the_devices() -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8, device="Some GPU")
-    table = page.render(rows, "tutorial").splitlines()
-    assert next(line for line in table if line.startswith("| better")).endswith("| <0.001 | GPU |")
-    assert table[-1] == "GPU: Some GPU."
+    assert page.render(rows, "tutorial").splitlines()[2].endswith("| <0.001 | 400 | Some GPU |")
 
 
 def test_csv_is_whole_after_each_row(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_correct_rows_are_in_the_datas_order(
     run_cli: Any, tiny_checkpoint: Path, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_ROWS", str(tmp_path / "rows.npy"))
-    probe = "--trainer.callbacks+=benchmarks.speed.lightning_probe.CorrectRows"
+    probe = "--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"
     # a copy, since validating writes into the run
     run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
     status, _, err = run_cli("validate", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", probe)
@@ -143,7 +144,7 @@ def test_own_config_over_two_seeds(
     tiny_bert: Path, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """The real commands with the tiny model; the second launch finds the first one's runs."""
-    for module in (common, finetune, recipes):
+    for module in (processes, finetune, recipes):
         monkeypatch.setattr(module, "WORK", tmp_path)
     config = {
         "model": {"class_path": "BertClassifier", "init_args": {"model_name_or_path": str(tiny_bert)}},
