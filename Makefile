@@ -37,22 +37,22 @@ format: install  ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## side by side with the Hugging Face Trainer, into docs/results.md (an hour)
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.start
+bench: install  ## training and start-up beside the Hugging Face Trainer, into docs/results.md (an hour)
+	$(BIN)/python -m benchmarks.speed.training
+	$(BIN)/python -m benchmarks.speed.start
 
-bench-prediction: install  ## side by side with transformers.pipeline, into docs/results.md
-	$(BIN)/python -m benchmarks.prediction
+bench-prediction: install  ## prediction beside transformers.pipeline, into docs/results.md (10 minutes)
+	$(BIN)/python -m benchmarks.speed.prediction
 
-bench-pretrain: install  ## pre-training, side by side with the Hugging Face Trainer, into docs/results.md
-	$(BIN)/python -m benchmarks.pretraining
+bench-pretrain: install  ## pre-training beside the Hugging Face Trainer, into docs/results.md (12 minutes)
+	$(BIN)/python -m benchmarks.speed.pretraining
 
-bench-equivalence: install  ## the same accuracy as the Trainer's, and the curves with and without grouping (6 hours)
+bench-equivalence: install  ## accuracy and loss curves beside the Hugging Face Trainer, into docs/experiments/recipes.md (6 hours)
 	$(BIN)/python -m benchmarks.recipes --recipes hf_trainer hf_expert tutorial grouped short --labels 1000 \
-	  --baseline hf_trainer --curves --section equivalence --title "The same accuracy, and the effect of grouping"
+	  --baseline hf_trainer --plot loss --section equivalence --title "Beside the Hugging Face Trainer"
 
-bench-recipes: install  ## recipes × labels × seeds, into docs/results.md (a day)
-	$(BIN)/python -m benchmarks.recipes
+bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
+	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
 stress: install  ## kill a real run at 20 random moments, and compare it with one that was not
 	$(BIN)/python -m benchmarks.stress

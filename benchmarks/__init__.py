@@ -1,1 +1,0 @@
-"""Measurements side by side with the Hugging Face Trainer: `make bench`, and the modules' own docstrings."""

@@ -1,11 +1,11 @@
-"""Kills a real run at random moments, resumes it each time, and compares its end with a run that was left alone.
+"""Kills a real run at random moments, resumes it each time, and compares its end with an uninterrupted run.
 
     python -m benchmarks.stress               # 20 kills: 13 minutes on 2 cores
     python -m benchmarks.stress --kills 3
 
 Real reviews and the quickstart's weights, dropout on. SIGKILL comes at a random moment after training has begun, so it
-meets steps, validation and the writing of checkpoints (every third step) alike. Exits 1 where a weight, an optimizer's
-state or a logged figure differs in one bit.
+hits steps, validation and checkpoint writes (every third step) alike. Exits with 1 where a weight, an optimizer state
+or a logged figure differs in one bit.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _TIMES = ["train/reviews_per_s", "train/tokens_per_s", "train/share_of_gemm"]
 
 
 def main() -> int:
-    """Returns 0 where the killed run ended bit for bit as the other."""
+    """Returns 0 where both runs ended bit for bit alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often the run is killed (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")

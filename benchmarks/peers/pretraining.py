@@ -1,4 +1,4 @@
-"""What one would pre-train with otherwise: `BertForPreTraining` under the Hugging Face Trainer.
+"""The peer for pre-training: `BertForPreTraining` under the Hugging Face Trainer.
 
     python -m benchmarks.peers.pretraining --model DIR --rows DIR --output_dir DIR
 
@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.probe import hugging_face_probe
+from benchmarks.peers.probe import HuggingFaceProbe
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         train_dataset=load_from_disk(args.rows),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
         processing_class=tokenizer,
-        callbacks=[hugging_face_probe()],
+        callbacks=[HuggingFaceProbe()],
     )
     trainer.train()
     trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))

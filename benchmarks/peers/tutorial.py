@@ -1,8 +1,8 @@
-"""Peer A: the text classification tutorial's script with the Hugging Face Trainer, its settings left as they are.
+"""Peer A: the tutorial's text classification script for the Hugging Face Trainer, with the tutorial's settings.
 
     python -m benchmarks.peers.tutorial --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
 
-Reviews are padded to the model's 512 tokens, in batches of 8, at learning rate 5e-5, over 3 epochs. What differs from
+Reviews are padded to the model's 512 tokens, in batches of 8, at learning rate 5e-5, over 3 epochs. Differences from
 the tutorial: the rows (the same as ours), no evaluation within training, and a callback that reads the clock.
 """
 
@@ -11,67 +11,88 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
-from benchmarks.probe import hugging_face_probe
+from benchmarks.peers.probe import HuggingFaceProbe
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(doc: str | None) -> argparse.Namespace:
+    """The options of both peers."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", required=True, help="a csv with the columns text, label, source")
     parser.add_argument("--reviews", type=int, default=1000)
     parser.add_argument("--eval_reviews", type=int, default=500)
-    parser.add_argument("--held_back", type=int, default=500, help="rows behind those evaluated, left alone")
+    parser.add_argument("--held_back", type=int, default=500, help="rows after the evaluated ones, not used")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--max_steps", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--correct", type=Path, help="writes whether each evaluated row is right here (.npy)")
+    parser.add_argument("--bf16", action="store_true", help="for GPUs: products in bf16, weights in fp32")
+    parser.add_argument("--correct", type=Path, help="file for which evaluated rows are correct (.npy)")
     parser.add_argument("--output_dir", required=True)
-    args = parser.parse_args()
-    set_seed(args.seed)
+    return parser.parse_args()
 
-    dataset = load_dataset("csv", data_files=args.dataset, split="train")
+
+def select_rows(options: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """The first rows of the shuffle for training, and the last before those held back for evaluation."""
+    dataset = load_dataset("csv", data_files=options.dataset, split="train")
     dataset = dataset.filter(lambda row: row["source"] == "imdb").shuffle(seed=42)
-    end = len(dataset) - args.held_back
-    train = dataset.select(range(args.reviews))
-    evaluation = dataset.select(range(end - args.eval_reviews, end))
+    end = len(dataset) - options.held_back
+    return dataset.select(range(options.reviews)), dataset.select(range(end - options.eval_reviews, end))
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+
+def settings(options: argparse.Namespace, **more: Any) -> TrainingArguments:
+    """The Trainer's defaults, without checkpoints and reports."""
+    return TrainingArguments(
+        output_dir=options.output_dir,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps,
+        seed=options.seed,
+        bf16=options.bf16,
+        logging_steps=10,
+        save_strategy="no",
+        report_to="none",
+        **more,
+    )
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    """For the Trainer's `compute_metrics`."""
+    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+
+
+def train_and_evaluate(trainer: Trainer, evaluation: Dataset, options: argparse.Namespace) -> None:
+    """Trains; then writes which rows are correct, or evaluates, unless the training was cut short."""
+    trainer.train()
+    trainer.state.save_to_json(str(Path(options.output_dir) / "trainer_state.json"))
+    if options.correct:
+        predicted: Any = trainer.predict(evaluation)
+        np.save(options.correct, predicted.predictions.argmax(axis=-1) == predicted.label_ids)
+    elif options.max_steps < 0:
+        print(trainer.evaluate())
+
+
+def main() -> None:
+    options = parse(__doc__)
+    set_seed(options.seed)
+    train, evaluation = select_rows(options)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
 
     def tokenize(rows: dict[str, Any]) -> Any:
         return dict(tokenizer(rows["text"], padding="max_length", truncation=True)) | {"labels": rows["label"]}
 
     train = train.map(tokenize, batched=True, remove_columns=train.column_names)
     evaluation = evaluation.map(tokenize, batched=True, remove_columns=evaluation.column_names)
-
-    def compute_metrics(prediction: Any) -> dict[str, float]:
-        return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
-
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=2),
-        args=TrainingArguments(
-            output_dir=args.output_dir,
-            num_train_epochs=args.epochs,
-            max_steps=args.max_steps,
-            seed=args.seed,
-            logging_steps=10,
-            save_strategy="no",
-            report_to="none",
-        ),
+        model=AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=2),
+        args=settings(options),
         train_dataset=train,
         eval_dataset=evaluation,
-        compute_metrics=compute_metrics,
-        callbacks=[hugging_face_probe()],
+        compute_metrics=accuracy,
+        callbacks=[HuggingFaceProbe()],
     )
-    trainer.train()
-    trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
-    if args.correct:
-        predicted: Any = trainer.predict(evaluation)
-        np.save(args.correct, predicted.predictions.argmax(axis=-1) == predicted.label_ids)
-    elif args.max_steps < 0:
-        print(trainer.evaluate())
+    train_and_evaluate(trainer, evaluation, options)
 
 
 if __name__ == "__main__":

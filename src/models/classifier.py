@@ -42,10 +42,10 @@ class BertClassifier(TransformerModule):
         attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
             which cannot drop out.
         linear_probe: begins with the head that logistic regression finds for the training rows, all of them, whatever
-            the Trainer's limits, in place of a random one. For few labels: docs/results.md.
+            the Trainer's limits, in place of a random one. For few labels: docs/experiments/recipes.md.
         pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
             mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
-            sentence encoder, mean is better, the more so the fewer labels there are: docs/results.md.
+            sentence encoder, mean is better, the more so the fewer labels there are: docs/experiments/recipes.md.
         torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
             gains nothing.
     """

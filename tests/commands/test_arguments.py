@@ -74,11 +74,15 @@ def test_a_checkpoint_never_overrides_what_is_typed(run_cli: Run, tiny_options: 
         (["fit", "--model.head_learning_rate=1"], "Option 'head_learning_rate' is not accepted ("),
         (["fit", "--data.next_sentence=1"], "ImdbDataModule': Option 'next_sentence' is not accepted ("),
         (
-            ["fit", "--model=benchmarks.candidates.SmoothedClassifier", "--model.learnig_rate=1"],
+            ["fit", "--model=tests.end_to_end.test_own_classes.SmoothedClassifier", "--model.learnig_rate=1"],
             "SmoothedClassifier': Option 'learnig_rate' is not accepted; did you mean --model.learning_rate?",
         ),
         (
-            ["fit", "--trainer.callbacks+=benchmarks.candidates.AverageOfLastSteps", "--trainer.callbacks.shar=1"],
+            [
+                "fit",
+                "--trainer.callbacks+=tests.end_to_end.test_own_classes.AverageOfLastSteps",
+                "--trainer.callbacks.shar=1",
+            ],
             "AverageOfLastSteps': Option 'shar' is not accepted (",
         ),
         (["fit", "--conf=a.yaml"], "--conf=a.yaml; did you mean --config?"),

@@ -14,7 +14,7 @@ from torch import nn
 from src.system.errors import UserError
 
 _PENALTY = 0.1
-"""On the sum of the head's squared weights, beside the mean loss: measured in docs/results.md."""
+"""On the sum of the head's squared weights, beside the mean loss: measured in docs/experiments/recipes.md."""
 
 
 def probe(network: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:

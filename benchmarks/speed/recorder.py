@@ -1,11 +1,10 @@
-"""Looks into a run from within: when each training step began and ended, page faults, evaluation, preparing.
+"""Records a run from within: the time and page faults of each training step, evaluation, and data preparation.
 
-One clock for both sides. `hugging_face_probe()` makes a callback for the Hugging Face Trainer, and
-`benchmarks.lightning_probe` has one for `python -m src`; both do nothing but read the clock, and write what they saw to
-the file $BENCH_REPORT. Between steps they measure an fp32 matrix product now and then ($BENCH_GEMM_EVERY); clock and
-faults stand still meanwhile.
+Both sides use this one clock: `benchmarks.speed.lightning_probe` under `python -m src`, `benchmarks.peers.probe` under
+the Hugging Face Trainer. The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rate of an fp32
+matrix product is measured; that time and its page faults are subtracted.
 
-Only light imports at the top: the time from the command to the first step is measured with this module in place.
+Only light imports at the top, since the time from the command to the first step includes this module.
 """
 
 import json
@@ -18,13 +17,12 @@ from typing import Any
 
 
 class Recorder:
-    """Collects the moments of one process; seconds are those of the machine's monotonic clock."""
+    """Collects the moments of one process, in seconds of the machine's monotonic clock."""
 
     def __init__(self) -> None:
         self.report: dict[str, Any] = {
             "fit_at": None,
             "first_step_at": None,
-            "finished_at": None,
             "steps": [],
             "lengths": [],
             "gemm": [],
@@ -33,7 +31,6 @@ class Recorder:
             "prepare_s": {},
         }
         self.gemm_every = int(os.environ.get("BENCH_GEMM_EVERY", "0"))
-        self._evaluation_started = 0.0
         self._last: tuple[float, int] | None = None
 
     @staticmethod
@@ -59,12 +56,6 @@ class Recorder:
         self._last = self.now()
         self.report["steps"].append([self._last[0] - self._begin[0], self._last[1] - self._begin[1]])
 
-    def evaluation_begins(self) -> None:
-        self._evaluation_started = self.now()[0]
-
-    def evaluation_ends(self, seconds: float | None = None) -> None:
-        self.report["evaluation_s"] = self.now()[0] - self._evaluation_started if seconds is None else seconds
-
     def write(self) -> None:
         """Writes the report as it is now; each later call replaces it."""
         if torch := sys.modules.get("torch"):
@@ -76,7 +67,7 @@ class Recorder:
 def gemm_rate(seconds: float = 0.2) -> float:
     """Operations a second of the fastest fp32 product of two 1,024 × 1,024 matrices within `seconds`.
 
-    As `src.callbacks.throughput.gemm_rate`, here again so that a peer's process imports nothing of this project.
+    A copy of `src.callbacks.throughput.gemm_rate`, so that a peer's process imports nothing of this project.
     """
     import torch
 
@@ -90,30 +81,3 @@ def gemm_rate(seconds: float = 0.2) -> float:
             torch.mm(a, b, out=product)
             best = min(best, time.perf_counter() - started)
     return 2 * 1024**3 / best
-
-
-def hugging_face_probe() -> Any:
-    """A `TrainerCallback` that records; evaluation takes as long as the Trainer itself reports."""
-    from transformers import TrainerCallback
-
-    class HuggingFaceProbe(TrainerCallback):
-        def __init__(self) -> None:
-            self.recorder = Recorder()
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.recorder.step_begins()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.recorder.step_ends()
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.recorder.report["finished_at"] = self.recorder.now()[0]
-            self.recorder.write()
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            metrics = kwargs["metrics"]
-            self.recorder.evaluation_ends(metrics["eval_runtime"])
-            self.recorder.report["evaluated"] = metrics["eval_runtime"] * metrics["eval_samples_per_second"]
-            self.recorder.write()
-
-    return HuggingFaceProbe()

@@ -1,33 +1,21 @@
-"""Training on one GPU: this project beside the Hugging Face Trainer, in one run.
+"""Training speed on one GPU, beside the Hugging Face Trainer.
 
-    python -m benchmarks.gpu                              # 1,200 reviews, 2 repeats: about 8 minutes
-    python -m benchmarks.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
+    python -m benchmarks.speed.gpu                              # 1,200 reviews, 2 repeats: about 8 minutes
+    python -m benchmarks.speed.gpu --model bert-base-uncased    # as published; otherwise random weights of that size
 
-Real reviews, batches of 8, at most 512 tokens, one epoch, each in a process of its own, alternating, in reverse order
-every second time. The weights change nothing in the time that a step takes, so random ones will do where there is no
-Hub. The first steps are left out of the rate: in them CUDA's libraries are loaded, and the network is compiled.
+Real reviews, batches of 8, at most 512 tokens, one epoch, each in its own process, alternating. A step takes as long
+with random weights as with pretrained ones, so no Hub is needed. The rate leaves out the first steps, in which CUDA's
+libraries are loaded and the network is compiled.
 """
 
-import argparse
-import json
-import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.common import (
-    RESULTS,
-    WORK,
-    Progress,
-    markdown_table,
-    ours,
-    provenance,
-    quickstart_inputs,
-    run_process,
-    write_section,
-)
+from benchmarks.processes import WORK, ours, quickstart_inputs, run_process, run_recorded
+from benchmarks.repeats import Row, arguments, measure_all
+from benchmarks.report import markdown_table, median_ratio, publish
 
 _FIRST_STEPS = 50
 _EVALUATED = 64
@@ -85,18 +73,14 @@ def command(name: str, model: str, reviews: int, directory: Path) -> list[str]:
         "--trainer.devices=1",
         "--trainer.max_epochs=1",
         f"--trainer.default_root_dir={directory}",
-        "--trainer.callbacks+=benchmarks.lightning_probe.LightningProbe",
+        "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe",
     )
 
 
-def measure(name: str, model: str, reviews: int, repeat: int) -> dict[str, float | None]:
+def measure(name: str, repeat: int, model: str, reviews: int) -> Row:
     """Runs one variant."""
     slug = f"gpu-{list(VARIANTS).index(name)}-{repeat}"
-    report = WORK / "logs" / f"{slug}.json"
-    report.unlink(missing_ok=True)
-    arguments = command(name, model, reviews, WORK / "runs" / slug)
-    process = run_process(arguments, report.with_suffix(".log"), BENCH_REPORT=str(report))
-    seen: dict[str, Any] = json.loads(report.read_text())
+    seen, process = run_recorded(command(name, model, reviews, WORK / "runs" / slug), WORK / "logs" / f"{slug}.log")
     seconds = [step[0] for step in seen["steps"]]
     first, rest = seconds[:_FIRST_STEPS], seconds[_FIRST_STEPS:]
     new, seen_before = by_novelty(seen["lengths"], seconds)
@@ -120,7 +104,7 @@ def by_novelty(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[list[f
     return new, seen
 
 
-def render(rows: dict[str, list[dict[str, Any]]]) -> str:
+def render(rows: Mapping[str, Sequence[Row]]) -> str:
     """The table; ratios are within a repeat."""
 
     def median(name: str, what: str, digits: int = 0) -> str:
@@ -128,8 +112,7 @@ def render(rows: dict[str, list[dict[str, Any]]]) -> str:
         return f"{statistics.median(found):,.{digits}f}" if found else "–"
 
     def against(name: str, other: str) -> str:
-        ratios = [mine["rate"] / its["rate"] for mine, its in zip(rows[name], rows[other], strict=True)]
-        return f"{statistics.median(ratios):.2f}×"
+        return f"{median_ratio([row['rate'] for row in rows[name]], [row['rate'] for row in rows[other]]):.2f}×"
 
     a, b = (name for name, (peer, _) in VARIANTS.items() if peer)
     header = ["", "training, reviews/s", "against A", "against B", "first steps, s"]
@@ -152,11 +135,11 @@ def render(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, reviews=1200, repeats=2)
     parser.add_argument("--model", help="Hub id or folder (default: random weights of bert-base-uncased's size)")
-    parser.add_argument("--reviews", type=int, default=1200, help="a multiple of 8 (default: 1200)")
-    parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args(args)
+    if given.quick:
+        given.reviews, given.repeats = 480, 1
     import torch
 
     if not torch.cuda.is_available():
@@ -169,21 +152,19 @@ def main(args: Sequence[str] | None = None) -> None:
         one_step = ["--max_steps", "1"] if VARIANTS[name][0] else ["--trainer.max_steps=1"]
         warm = command(name, model, given.reviews, WORK / "runs" / "gpu-warm")
         run_process([*warm, *one_step], WORK / "logs" / "gpu-warm.log")
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
-    progress = Progress([1.0] * len(VARIANTS) * given.repeats)
-    for repeat in range(given.repeats):
-        for name in list(VARIANTS)[:: 1 if repeat % 2 == 0 else -1]:
-            progress.start(f"{name}, repeat {repeat + 1} of {given.repeats}")
-            rows[name].append(measure(name, model, given.reviews, repeat))
-            progress.end(f"{rows[name][-1]['rate']:.0f} reviews/s")
+    rows = measure_all(
+        "gpu",
+        {"reviews": given.reviews, "model": model, "gpu": torch.cuda.get_device_name()},
+        VARIANTS,
+        given.repeats,
+        lambda name, repeat: measure(name, repeat, model, given.reviews),
+        lambda row: f"{row['rate']:.0f} reviews/s",
+    )
     weights = given.model or "random weights of bert-base-uncased's size"
-    typed = shlex.join(["python", "-m", "benchmarks.gpu", *(sys.argv[1:] if args is None else args)])
-    gpu = torch.cuda.get_device_name()
-    title = f"## On one GPU, beside the Hugging Face Trainer\n\n{gpu}, {weights}, {given.reviews:,} reviews, "
-    text = f"{title}{given.repeats} repeats, medians.\n\n{render(rows)}\n\n{DEFINITIONS}\n\n{provenance(typed)}"
-    print("\n" + text)
-    write_section(RESULTS, "gpu", text)
-    print(f"\nWritten to {RESULTS}")
+    body = f"{torch.cuda.get_device_name()}, {weights}, {given.reviews:,} reviews, {given.repeats} repeats, medians."
+    body += f"\n\n{render(rows)}\n\n{DEFINITIONS}"
+    title = "On one GPU, beside the Hugging Face Trainer"
+    publish(title, body, "benchmarks.speed.gpu", args, None if given.quick else "gpu")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""Training speed, evaluation speed and memory, beside the Hugging Face Trainer.
+
+    python -m benchmarks.speed.training                      # 248 reviews, 3 repeats: about 55 minutes on 2 cores
+    python -m benchmarks.speed.training --quick              # a smoke run that writes no results
+    python -m benchmarks.speed.training --reviews 1000 --repeats 5
+
+Real reviews and the quickstart's weights. Each figure comes from its own process, which runs what a user would run:
+`benchmarks/peers/tutorial.py` (A), `benchmarks/peers/expert.py` (B) and `python -m src` (ours), one epoch each over the
+same rows, alternating. A stopped program continues.
+
+248 reviews are 31 batches: as many as the Trainer sorts by length at a time when it trains on 1,000.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from benchmarks.processes import WORK, ours, quickstart_inputs, run_process, run_recorded
+from benchmarks.recipes.__main__ import LIST, plan
+from benchmarks.repeats import Row, arguments, measure_all
+from benchmarks.report import publish
+from benchmarks.speed.training_page import DEFINITIONS, figures, render
+
+_PROBE = "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe"
+_PROFILER = "--trainer.profiler=benchmarks.speed.lightning_probe.PrepareProfiler"
+_HELD_BACK = 500  # rows at the end of the shuffle, which `--data.test_size` takes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A column of the table: a recipe of recipes.yaml, and how it cuts a review."""
+
+    title: str
+    recipe: str
+    max_length: int
+    truncation: str
+
+
+VARIANTS = {
+    "A": Variant("A: Trainer, tutorial", "hf_trainer", 512, "head"),
+    "same": Variant("ours, A's recipe", "grouped", 512, "head"),
+    "B": Variant("B: Trainer, expert", "hf_expert", 512, "head"),
+    "short": Variant("ours, 256 tokens", "short", 256, "head_tail"),
+    "windows": Variant("ours, windows", "windows", 128, "windows"),
+}
+
+
+def train_command(name: str, reviews: int, eval_reviews: int, directory: Path, one_step: bool = False) -> list[str]:
+    """One epoch over `reviews`, or its first step, in `directory`; a peer evaluates in the same process."""
+    content = yaml.safe_load(LIST.read_text())
+    (run,) = plan(content["recipes"], content["base"], [None], [42], [VARIANTS[name].recipe])
+    if run.peer:
+        model, dataset = quickstart_inputs()
+        place = ["--model", str(model), "--dataset", str(dataset), "--output_dir", str(directory)]
+        sizes = ["--reviews", str(reviews), "--eval_reviews", str(eval_reviews), "--held_back", str(_HELD_BACK)]
+        steps = ["--max_steps", "1"] if one_step else ["--epochs", "1"]
+        return [sys.executable, "-m", run.peer, *place, *sizes, *steps]
+    sizes = [f"--data.train_size={reviews}", f"--data.val_size={eval_reviews}", f"--data.test_size={_HELD_BACK}"]
+    steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"] if one_step else ["--trainer.max_epochs=1"]
+    return ours("fit", *run.options, *sizes, *steps, f"--trainer.default_root_dir={directory}", _PROBE)
+
+
+def measure_training(name: str, repeat: int, reviews: int, eval_reviews: int, warm: bool) -> Row:
+    """Trains and evaluates; `warm` fills the caches by a step before."""
+    directory = WORK / "runs" / f"{name}-{repeat}"
+    log = WORK / "logs" / f"train-{name}-{repeat}.log"
+    if warm:
+        run_process(train_command(name, reviews, eval_reviews, directory, one_step=True), log.with_suffix(".warm.log"))
+    gemm_every = max(2, reviews // 8 // 8)
+    report, process = run_recorded(train_command(name, reviews, eval_reviews, directory), log, gemm_every)
+    row = {
+        "max_rss_mib": process.max_rss_mib,
+        "steps": report["steps"],
+        "gemm": report["gemm"],
+        "before_s": report["first_step_at"] - report["fit_at"] if report["fit_at"] else 0.0,
+    }
+    if report["evaluation_s"] is None:
+        evaluate = ours("validate", "--ckpt_path=best", f"--trainer.default_root_dir={directory}", _PROBE)
+        report, _ = run_recorded(evaluate, log.with_suffix(".validate.log"))
+    return row | {"evaluation_s": report["evaluation_s"], "evaluated": round(report["evaluated"])}
+
+
+def measure_rows(rows: int, warm: bool) -> Row:
+    """Ten steps with that many prepared rows in all: preparing again, and the peak memory."""
+    command = train_command("short", rows - 200, 100, WORK / "runs" / "rows")
+    command += ["--data.test_size=100", "--trainer.max_steps=10", "--trainer.limit_val_batches=1", _PROFILER]
+    log = WORK / "logs" / f"rows-{rows}.log"
+    first = None
+    if warm:
+        report, _ = run_recorded(command, log.with_suffix(".first.log"))
+        first = report["prepare_s"]["prepare_data"]
+    report, process = run_recorded(command, log)
+    return {"first_prepare_s": first, "prepare_s": report["prepare_s"], "max_rss_mib": process.max_rss_mib}
+
+
+def needed_flops(reviews: int) -> dict[str, float]:
+    """Operations that an epoch of each variant needs on its real tokens."""
+    import torch
+    from datasets import disable_progress_bars, load_dataset
+    from transformers import AutoConfig, AutoTokenizer
+
+    from src.callbacks.throughput import training_flops
+    from src.data.tokens import Encoder
+
+    disable_progress_bars()
+    model, dataset = quickstart_inputs()
+    rows = load_dataset("csv", data_files=str(dataset), split="train", cache_dir=str(WORK / "cache" / "datasets"))
+    texts = rows.filter(lambda source: source == "imdb", input_columns="source").shuffle(seed=42)["text"][:reviews]
+    tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
+    flops = {}
+    for name, variant in VARIANTS.items():
+        encoded = Encoder(tokenizer, variant.max_length, variant.truncation).encode(texts)  # type: ignore[arg-type]
+        flops[name] = training_flops(config, torch.tensor([len(window) for windows in encoded for window in windows]))
+    return flops
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, reviews=248)
+    parser.add_argument("--eval_reviews", type=int, default=500, help="evaluated (default: 500, as in the tutorial)")
+    given = parser.parse_args(args)
+    row_counts = [1000, 25_000]
+    if given.quick:
+        given.reviews, given.eval_reviews, given.repeats, row_counts = 16, 8, 1, [216, 300]
+    warmed: set[str] = set()
+
+    def measure(name: str, repeat: int) -> Row:
+        warm = not given.quick and name not in warmed
+        warmed.add(name)
+        if name in VARIANTS:
+            return measure_training(name, repeat, given.reviews, given.eval_reviews, warm)
+        return measure_rows(int(name), warm)
+
+    def brief(row: Row) -> str:
+        if "prepare_s" in row:
+            return f"prepared in {sum(row['prepare_s'].values()):.2f} s, {row['max_rss_mib']:,.0f} MiB"
+        return f"{given.reviews / sum(step[0] for step in row['steps']):.2f} reviews/s"
+
+    settings = {"reviews": given.reviews, "eval_reviews": given.eval_reviews}
+    found = measure_all("training", settings, [*VARIANTS, *map(str, row_counts)], given.repeats, measure, brief)
+    flops = needed_flops(given.reviews)
+    training = {name: [figures(row, flops[name], given.reviews) for row in found[name]] for name in VARIANTS}
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    tables = render(titles, training, {n: found[str(n)] for n in row_counts})
+    sample = f"{given.reviews} reviews, {given.eval_reviews} evaluated, {given.repeats} repeats."
+    body = "\n\n".join([sample, tables, DEFINITIONS])
+    title = "Training, beside the Hugging Face Trainer"
+    publish(title, body, "benchmarks.speed.training", args, None if given.quick else "bench")
+
+
+if __name__ == "__main__":
+    main()

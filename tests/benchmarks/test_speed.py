@@ -1,0 +1,158 @@
+"""The speed benchmarks: the processes they plan, what they make of results, and that they continue after a kill."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import processes, repeats, report
+from benchmarks.speed import gpu, prediction, pretraining, start, training, training_page
+from benchmarks.speed.training import VARIANTS
+
+
+def test_sections_are_replaced_and_the_rest_is_left(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\nabove\n<!-- a:begin -->\nold\n<!-- a:end -->\nbelow\n")
+    report.write_section(page, "a", r"new \1")
+    report.write_section(page, "b", "second")
+    assert page.read_text() == (
+        "# Results\n\nabove\n<!-- a:begin -->\nnew \\1\n<!-- a:end -->\nbelow\n\n"
+        "<!-- b:begin -->\nsecond\n<!-- b:end -->\n"
+    )
+
+
+def test_a_section_is_written_only_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.md")
+    report.publish("Speed", "A table.", "benchmarks.x", ["--reviews", "a b"], None)
+    assert not (tmp_path / "results.md").exists()
+    assert "## Speed\n\nA table.\n\nCommand: `python -m benchmarks.x --reviews 'a b'`. " in capsys.readouterr().out
+    report.publish("Speed", "A table.", "benchmarks.x", [], "speed")
+    assert "<!-- speed:begin -->\n## Speed\n" in (tmp_path / "results.md").read_text()
+
+
+def test_lines_survive_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    repeats.append_line(path, {"a": 1})
+    with path.open("a") as stream:
+        stream.write('{"a": 2, "b')
+    repeats.append_line(path, {"a": 3})
+    assert repeats.read_lines(path) == [{"a": 1}, {"a": 3}]
+
+
+def test_failed_process_shows_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(processes.ProcessFailedError, match="no luck"):
+        processes.run_process(["sh", "-c", "echo no luck; exit 3"], tmp_path / "log")
+    done = processes.run_process(["sh", "-c", "test $BENCH_X = 1"], tmp_path / "log", BENCH_X="1")
+    assert done.max_rss_mib > 0
+    assert done.wall_s > 0
+
+
+def test_variants_alternate_and_a_stopped_program_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "WORK", tmp_path)
+    seen: list[tuple[str, int]] = []
+
+    def measure(name: str, repeat: int) -> dict[str, Any]:
+        if len(seen) == 5 and stops:
+            raise KeyboardInterrupt
+        seen.append((name, repeat))
+        return {"was": name + str(repeat)}
+
+    def run(**settings: int) -> dict[str, list[dict[str, Any]]]:
+        return repeats.measure_all("x", settings, ["A", "ours"], 3, measure, lambda row: row["was"])
+
+    stops = True
+    with pytest.raises(KeyboardInterrupt):
+        run(reviews=1)
+    stops = False
+    found = run(reviews=1)
+    assert seen == [("A", 0), ("ours", 0), ("ours", 1), ("A", 1), ("A", 2), ("ours", 2)]
+    assert [row["was"] for row in found["ours"]] == ["ours0", "ours1", "ours2"]
+    run(reviews=2)
+    assert len(seen) == 12, "measurements with other settings are not mixed in"
+    # the machine at half its speed in the second repeat changes no ratio
+    assert report.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
+
+
+def test_training_variants_are_recipes_of_the_list(tmp_path: Path) -> None:
+    for name, variant in VARIANTS.items():
+        command = " ".join(training.train_command(name, 16, 8, tmp_path))
+        assert ("benchmarks.peers" in command) == ("Trainer" in variant.title)
+        if "-m src fit" in command:
+            cut = {"max_length": 512, "truncation": "head"}
+            for option in command.split():
+                key, _, value = option.removeprefix("--data.").partition("=")
+                if key in cut:
+                    cut[key] = type(cut[key])(value)
+            assert cut == {"max_length": variant.max_length, "truncation": variant.truncation}
+
+
+def _process(seconds: float, faults: int, before_s: float = 0.0) -> dict[str, Any]:
+    return {
+        "steps": [[seconds, faults]] * 4,
+        "gemm": [1e11, 2e11, 1e11],
+        "max_rss_mib": 1500.0,
+        "before_s": before_s,
+        "evaluated": 16,
+        "evaluation_s": 2.0,
+    }
+
+
+def test_training_table() -> None:
+    found = {}
+    for name, seconds in {"A": 8.0, "same": 2.0, "B": 4.0, "short": 1.0}.items():
+        found[name] = [training_page.figures(_process(seconds, 10), flops=3.2e11, reviews=32)] * 3
+    found["windows"] = [training_page.figures(_process(2.0, 10, before_s=8.0), flops=3.2e11, reviews=32)] * 3
+    assert found["short"][0]["share"] == pytest.approx(0.8)
+    row = {"max_rss_mib": 1000.0, "prepare_s": {"prepare_data": 0.2, "setup": 0.1}, "first_prepare_s": None}
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    table = training_page.render(titles, found, {2000: [row] * 3, 25_000: [row | {"max_rss_mib": 1050.0}] * 3})
+    assert "| training, reviews/s | 1.00 (1.00 to 1.00) | 4.00 (4.00 to 4.00) | 2.00" in table
+    assert "| training, A's recipe, against A | 4.00× | at least 3.4× |" in table
+    assert "| training, A's recipe, against B | 2.00× |" in table
+    assert "| training, 256 tokens, against A | 8.00× |" in table
+    # a probe of 8 s and 2 epochs of 8 s, against 3 epochs of 32 s
+    assert "the probe and 2 epochs, against A's 3 epochs | 0.25× | at most 1× |" in table
+    assert "| preparing 25,000 reviews, second launch | 0.30 s |" in table
+    assert "| peak memory, 25,000 reviews against 2,000 | 1.05× |" in table
+
+
+def test_start_table_takes_the_ratio_within_a_pair() -> None:
+    # the machine at half its speed in the last pair
+    seconds = {"A": [6.0, 7.0, 14.0], "same": [5.4, 7.7, 12.6]}
+    table = start.render({name: [{"seconds": s} for s in found] for name, found in seconds.items()})
+    assert "| A: Trainer, tutorial | 7.0 (6.0 to 14.0) |  |  |" in table
+    assert "| ours, A's recipe | 7.7 (5.4 to 12.6) | 0.90× | at most 1× |" in table
+
+
+def test_prediction_table() -> None:
+    runs = {"pipeline": ["a", "b"], "pytorch": ["a", "b"], "int8": ["a", "a"]}
+    speeds = {"pipeline": 4.0, "pytorch": 2.0, "int8": 1.0}
+    found = {name: [{"seconds": speeds[name], "labels": labels}] * 3 for name, labels in runs.items()}
+    table = prediction.render(found, 2)
+    assert "| ours, PyTorch | 1.0 (1.0 to 1.0) | 2.00× | at least 1.8× | 100.0% |" in table
+    assert "| ours, int8 ONNX | 2.0 (2.0 to 2.0) | 4.00× | at least 2.5× | 50.0% |" in table
+
+
+def test_pretraining_table_has_the_loss_of_each_sixth() -> None:
+    row = {
+        "seconds": 4.0,
+        "memory": 2000.0,
+        "faults": 3,
+        "losses": [6.0, 6.0, 5.0, 5.0, 4.0, 4.0, 3.0, 3.0, 2, 2, 1, 1],
+    }
+    table = pretraining.render({"peer": [row] * 2, "same": [{**row, "seconds": 1.0}] * 2}, 100)
+    assert "| ours, its dropout | 100 (100 to 100) | 4.00× | at least 2.0× | 2,000 | 3 |" in table
+    assert "| ours, its dropout | 6.000 | 5.000 | 4.000 | 3.000 | 2.000 | 1.000 |" in table
+
+
+def test_gpu_table_parts_steps_by_the_lengths_that_were_seen() -> None:
+    assert gpu.by_novelty([512, 300, 300, 512, 120], [9.0, 0.2, 0.04, 0.05, 0.3]) == ([0.2, 0.3], [0.04, 0.05])
+    row = {"rate": 50.0, "first": 9.0, "new": None, "seen": None, "wall": 30.0, "peak": 3000.0}
+    rows = {name: [row, {**row, "rate": 100.0}] for name in gpu.VARIANTS} | {
+        "ours, gpu.yaml": [{**row, "rate": 200.0, "new": 0.21, "seen": 0.04}] * 2
+    }
+    table = gpu.render(rows).splitlines()
+    assert table[-1] == "| ours, gpu.yaml | 200 | 3.00× | 3.00× | 9.0 | 0.210 | 0.040 | 30 | 3,000 |"
+    assert "| – | – |" in table[2]
