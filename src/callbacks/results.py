@@ -10,6 +10,7 @@ import lightning
 
 from src.models.metrics import wilson_interval
 from src.runs.reading import read_checkpoint
+from src.system.atomic import atomic_write
 
 
 class Results(lightning.Callback):
@@ -54,11 +55,10 @@ class Results(lightning.Callback):
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
         else:
             print(", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)))
-        unfinished = path.with_suffix(".tmp")
         # JSON knows no NaN, which is what a loss becomes that diverged
         known = {
             name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
         }
-        unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
         print(f"Written to {os.path.relpath(path)}", flush=True)

@@ -1,7 +1,5 @@
 """Checkpoint files: written whole or not at all."""
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from src.runs.reading import read_checkpoint
+from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full, one_line
 
 
@@ -22,36 +21,16 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Raises UserError where the file cannot be written; the previous one is untouched then."""
         target = Path(path)
-        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_unfinished(target)
-            with unfinished.open("wb") as stream:
+            remove_unfinished(target)
+            with atomic_write(target) as unfinished, unfinished.open("wb") as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(unfinished, target)
-            _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:
             kept = f"; the previous {target.name} is intact" if target.exists() else ""
             reason = "no space left on the device" if disk_is_full(error) else one_line(error)
             raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads with `weights_only=True` whatever is asked for."""
         return read_checkpoint(path)
-
-
-def _remove_unfinished(target: Path) -> None:
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -47,7 +47,7 @@ def _start(key: str, begun: Path, pause: float) -> subprocess.Popen[str]:
 
 
 def _left_of(key: str) -> list[str]:
-    return sorted(path.name for path in cache_dir().glob(f"{key}*") if path.suffix != ".lock")
+    return sorted(path.name for path in cache_dir().glob(f"*{key}*") if path.suffix != ".lock")
 
 
 @pytest.mark.slow
