@@ -15,6 +15,8 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 from src.__main__ import main
@@ -120,11 +122,15 @@ def test_fit_starts_from_the_folder(exported: Path, tiny_options: list[str], run
 
 def test_the_card_says_what_is_known(exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "# my-classifier\n" in card
     assert "accuracy 0.8750 (95% CI 0.6900–0.9566, Wilson; n=24); loss 0.2500, ece 0.1250." in card
-    assert "| dataset | reviews.csv |" in card
-    assert "| learning_rate | 0.003 |" in card
-    assert "| max_epochs | 6 |" in card
+    options = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert options["seed_everything"] == 42
+    assert options["trainer"]["max_epochs"] == 6
+    assert options["model"]["class_path"].endswith("BertClassifier")
+    assert options["model"]["init_args"]["learning_rate"] == 0.003
+    assert options["data"]["init_args"]["dataset"] == "reviews.csv"
+    assert options["data"]["init_args"]["train_size"] == 160
     assert f"- torch {torch.__version__}" in card
     assert "neg or pos" in card
     assert "the first 100 reviews of reviews.csv" in card
@@ -133,6 +139,42 @@ def test_the_card_says_what_is_known(exported: Path) -> None:
     assert all(line[1] == "100" for line in compared)
     assert str(Path.home()) not in card
     assert "/tmp" not in card
+
+
+def test_the_metadata_hold_the_results_and_nothing_that_is_not_known(exported: Path) -> None:
+    metadata = ModelCard.load(exported / "README.md").data
+    assert metadata.pipeline_tag == "text-classification"
+    assert metadata.tags == ["bert", "text-classification"]
+    (accuracy,) = metadata.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.875)
+    assert accuracy.dataset_name == "reviews.csv"
+    # a local file and a local folder of weights: neither licence, nor language, nor ids of the Hub
+    unknown = ("base_model", "datasets", "language", "license")
+    assert not [name for name in unknown if metadata.get(name) is not None]
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "known"),
+    [
+        ("bert-base-uncased", "stanfordnlp/imdb", ("google-bert/bert-base-uncased", "apache-2.0", "en")),
+        ("someone/some-bert", "imdb", ("someone/some-bert", None, "en")),
+        ("no-longer-here", "./gone.csv", (None, None, None)),
+        ("package://gone/model", "someone/reviews", (None, None, None)),
+    ],
+)
+def test_the_metadata_name_what_is_of_the_hub(
+    model: str, dataset: str, known: tuple[str | None, ...], tiny_checkpoint: Path, run_cli: Run
+) -> None:
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["hyper_parameters"]["model_name_or_path"] = model
+    content["datamodule_hyper_parameters"]["dataset"] = dataset
+    torch.save(content, "other.ckpt")
+    status, _, err = run_cli("export", "--ckpt_path=other.ckpt", "--output=folder")
+    assert status == 0, err
+    metadata = ModelCard.load("folder/README.md").data
+    assert (metadata.base_model, metadata.license, metadata.language) == known
+    assert metadata.datasets == {"imdb": "stanfordnlp/imdb", "./gone.csv": None}.get(dataset, dataset)
+    assert metadata.eval_results is None
 
 
 def test_results_of_another_checkpoint_are_not_told(run_folder: Path, run_cli: Run) -> None:
@@ -187,7 +229,7 @@ def test_the_card_of_windows_says_how_to_put_them_together(
     expected = load("other.ckpt")
     assert max(map(len, expected.encoder.encode(texts))) > 1
     card = Path("folder/README.md").read_text()
-    assert "The pipeline reads its start only" in card
+    assert "The pipeline reads the first window only" in card
     snippet = card.split("```python\n")[2].split("```")[0].replace("THIS_FOLDER", "folder")
     said: dict[str, Any] = {}
     exec(snippet, said)
