@@ -18,15 +18,7 @@ from src.system.locations import locate
 
 _CARDS = Path(__file__).parent / "cards"
 # of the Trainer's options, those that change the weights
-_TRAINER_OPTIONS = {
-    "max_epochs",
-    "max_steps",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "precision",
-    "devices",
-    "num_nodes",
-}
+_TRAINER_OPTIONS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices")
 # our name: the Hub's; it has none for the loss and the calibration error
 _METRIC_IDS = {"accuracy": "accuracy", "f1": "f1", "auroc": "roc_auc", "mcc": "matthews_correlation"}
 # short ids that the Hub redirects; any other name without a slash may be a folder that is gone
@@ -77,7 +69,6 @@ def write_card(
         compared_on: the reviews that they were compared on, in words.
     """
     results = {"Test": _results_of(path, "test.json"), "Validation": _results_of(path, "validate.json")}
-    prefix, suffix = archive.encoder.special_tokens()
     _write(
         folder,
         "classifier.md",
@@ -85,12 +76,8 @@ def write_card(
         checkpoint,
         path,
         name=name,
-        model_type=archive.config.model_type,
-        labels=_join(archive.labels),
-        max_length=archive.encoder.max_length,
-        truncation=archive.encoder.truncation,
-        prefix=prefix,
-        suffix=suffix,
+        archive=archive,
+        encoder=archive.encoder,
         results={split: figures for split, figures in results.items() if figures},
         agreements=agreements,
         compared_on=compared_on,
@@ -209,9 +196,3 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shortened(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _join(labels: list[str]) -> str:
-    if len(labels) > 20:
-        return f"one of {len(labels)} classes"
-    return " or ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)

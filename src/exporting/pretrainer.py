@@ -1,20 +1,14 @@
-"""A pre-trained BERT as a Hugging Face folder: both heads, the tokenizer, and what it has read."""
+"""Export of a pre-trained BERT: a Hugging Face folder with both heads, the tokenizer, and hashes of its corpus."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForMaskedLM, BertForPreTraining
+from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedModel
 
 from src.exporting.model_card import write_pretrainer_card
-from src.models.archive import (
-    load_weights_of,
-    pretrainer_archive_in,
-    save_network,
-    save_texts,
-    save_tokenizer,
-)
+from src.models.archive import load_weights_of, pretrainer_archive_in, save_network, save_texts, save_tokenizer
 from src.system.errors import UserError
 from src.system.quiet import quiet
 
@@ -23,22 +17,22 @@ _ROWS = 8
 
 
 def export_pretrainer(folder: Path, name: str, checkpoint: Mapping[str, Any], path: Path) -> list[str]:
-    """Writes everything into `folder`, checks it against the checkpoint, and returns lines that say so.
+    """Writes a pre-trained BERT to `folder`, compares it with the checkpoint, and returns a line on the difference.
 
     Args:
-        folder: to write to.
-        name: of the model.
+        folder: an empty folder.
+        name: of the model, for the card.
         checkpoint: as read from `path`.
         path: of the checkpoint.
 
     Raises:
-        UserError: what was written lacks weights, or gives other logits than the checkpoint.
+        UserError: the folder lacks weights, or gives other logits than the checkpoint.
     """
     archive = pretrainer_archive_in(checkpoint, path)
     network = BertForPreTraining._from_config(archive.config, dtype=torch.float32)
     load_weights_of(checkpoint, network, path)
     save_network(folder, network)
-    # all positions of the network may be used in fine-tuning, however long the sequences were here
+    # fine-tuning may use all positions of the network, whatever the sequence length of the pre-training
     save_tokenizer(folder, archive.tokenizer, archive.config.max_position_embeddings, "right")
     save_texts(folder, archive.texts)
     difference = _difference(folder, network, archive.sequence_length)
@@ -50,21 +44,22 @@ def export_pretrainer(folder: Path, name: str, checkpoint: Mapping[str, Any], pa
 
 @torch.inference_mode()
 def _difference(folder: Path, network: BertForPreTraining, length: int) -> float:
-    """The largest between the logits of `network` and of what `transformers` reads from the folder."""
+    """The largest difference of a logit between `network` and what `transformers` reads from the folder."""
     ids = torch.randint(network.config.vocab_size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
     expected = network.eval()(input_ids=ids)
-    both, only_tokens = (_read(kind, folder)(input_ids=ids) for kind in (BertForPreTraining, AutoModelForMaskedLM))
+    both = _read(BertForPreTraining, folder)(input_ids=ids)
     pairs = (
         (expected.prediction_logits, both.prediction_logits),
         (expected.seq_relationship_logits, both.seq_relationship_logits),
-        (expected.prediction_logits, only_tokens.logits),
+        (expected.prediction_logits, _read(AutoModelForMaskedLM, folder)(input_ids=ids).logits),
     )
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def _read(kind: Any, folder: Path) -> Any:
+def _read(kind: Any, folder: Path) -> PreTrainedModel:  # an Auto class is no subclass of PreTrainedModel
     with quiet():
         network, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if report["missing_keys"]:
-        raise UserError(f"the export failed its check: {kind.__name__} misses {sorted(report['missing_keys'])[0]}")
-    return network
+        raise UserError(f"the export failed its check: {kind.__name__} lacks {sorted(report['missing_keys'])[0]}")
+    result: PreTrainedModel = network
+    return result

@@ -16,12 +16,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 from src.__main__ import main
 from src.exporting import classifier as classifier_export
-from src.exporting import onnx as onnx_export
 from src.inference.classifier import load, probabilities
 from tests.synthetic import synthetic_reviews
 
@@ -132,7 +130,7 @@ def test_the_card_says_what_is_known(exported: Path) -> None:
     assert options["data"]["init_args"]["dataset"] == "reviews.csv"
     assert options["data"]["init_args"]["train_size"] == 160
     assert f"- torch {torch.__version__}" in card
-    assert "neg or pos" in card
+    assert "one of 2 labels: neg, pos." in card
     assert "the first 100 reviews of reviews.csv" in card
     compared = [line.split(" | ") for line in card.splitlines() if line.startswith("| model") and "name" not in line]
     assert [line[0] for line in compared] == ["| model.safetensors", "| model.onnx", "| model_int8.onnx"]
@@ -141,58 +139,12 @@ def test_the_card_says_what_is_known(exported: Path) -> None:
     assert "/tmp" not in card
 
 
-def test_the_metadata_hold_the_results_and_nothing_that_is_not_known(exported: Path) -> None:
-    metadata = ModelCard.load(exported / "README.md").data
-    assert metadata.pipeline_tag == "text-classification"
-    assert metadata.tags == ["bert", "text-classification"]
-    (accuracy,) = metadata.eval_results
-    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.875)
-    assert accuracy.dataset_name == "reviews.csv"
-    # a local file and a local folder of weights: neither licence, nor language, nor ids of the Hub
-    unknown = ("base_model", "datasets", "language", "license")
-    assert not [name for name in unknown if metadata.get(name) is not None]
-
-
-@pytest.mark.parametrize(
-    ("model", "dataset", "known"),
-    [
-        ("bert-base-uncased", "stanfordnlp/imdb", ("google-bert/bert-base-uncased", "apache-2.0", "en")),
-        ("someone/some-bert", "imdb", ("someone/some-bert", None, "en")),
-        ("no-longer-here", "./gone.csv", (None, None, None)),
-        ("package://gone/model", "someone/reviews", (None, None, None)),
-    ],
-)
-def test_the_metadata_name_what_is_of_the_hub(
-    model: str, dataset: str, known: tuple[str | None, ...], tiny_checkpoint: Path, run_cli: Run
-) -> None:
-    content = torch.load(tiny_checkpoint, weights_only=True)
-    content["hyper_parameters"]["model_name_or_path"] = model
-    content["datamodule_hyper_parameters"]["dataset"] = dataset
-    torch.save(content, "other.ckpt")
-    status, _, err = run_cli("export", "--ckpt_path=other.ckpt", "--output=folder")
-    assert status == 0, err
-    metadata = ModelCard.load("folder/README.md").data
-    assert (metadata.base_model, metadata.license, metadata.language) == known
-    assert metadata.datasets == {"imdb": "stanfordnlp/imdb", "./gone.csv": None}.get(dataset, dataset)
-    assert metadata.eval_results is None
-
-
-def test_results_of_another_checkpoint_are_not_told(run_folder: Path, run_cli: Run) -> None:
-    shutil.copytree(run_folder, "version_0")
-    os.utime("version_0/test.json", (1, 1))  # older than the checkpoint: of one that was there before
-    assert run_cli("export", "--ckpt_path=version_0/checkpoints/best.ckpt", "--output=a")[0] == 0
-    os.utime("version_0/test.json")
-    assert run_cli("export", "--ckpt_path=version_0/checkpoints/last.ckpt", "--output=b")[0] == 0
-    for folder in ("a", "b"):
-        assert "had not been run on this checkpoint" in (Path(folder) / "README.md").read_text()
-
-
 def test_it_is_checked_on_the_reviews_of_the_training_or_on_generated_ones(
     tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=a")
     assert "same label as the checkpoint on 100 of 100 reviews" in out
-    assert "100 reviews of its own" in out
+    assert "100 reviews of its own validation and training data" in out
     monkeypatch.setattr("src.data.cache.cache_dir", lambda: Path("nowhere"))
     _, out, err = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=b")
     assert "100 texts of random words" in out
@@ -251,7 +203,7 @@ def test_an_existing_folder_is_refused_and_left_alone(tiny_checkpoint: Path, run
 
 
 def test_a_file_that_differs_is_no_export(tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = onnx_export.write_onnx
+    original = classifier_export.write_onnx
 
     def write_wrong(network: BertForSequenceClassification, path: Path) -> None:
         with torch.no_grad():
@@ -260,7 +212,7 @@ def test_a_file_that_differs_is_no_export(tiny_checkpoint: Path, run_cli: Run, m
         with torch.no_grad():
             network.classifier.bias -= torch.tensor([0.0, 0.01])
 
-    monkeypatch.setattr(onnx_export, "write_onnx", write_wrong)
+    monkeypatch.setattr(classifier_export, "write_onnx", write_wrong)
     status, _, err = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=out", "--onnx")
     assert status == 1
     assert "the export failed its check: model.onnx" in err
