@@ -63,13 +63,12 @@ def _export(options: Any) -> None:
 
         check_installed()
     with quick_imports():
-        from src.models import archive  # noqa: F401  (transformers, which either kind of export needs)
+        from src.models.archive import PretrainerArchive
         from src.runs.folders import find_checkpoint
         from src.runs.reading import read_checkpoint
 
-    path = find_checkpoint(options.ckpt_path, Path())
-    checkpoint = read_checkpoint(path)
-    is_pretrainer = "pretrainer" in checkpoint
+    checkpoint = read_checkpoint(find_checkpoint(options.ckpt_path, Path()))
+    is_pretrainer = PretrainerArchive.SECTION in checkpoint.content
     if is_pretrainer and (options.onnx or options.int8):
         raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
     try:
@@ -79,7 +78,7 @@ def _export(options: Any) -> None:
             if is_pretrainer:
                 from src.exporting.pretrainer import export_pretrainer
 
-                lines = export_pretrainer(folder, output.name, checkpoint, path)
+                lines = export_pretrainer(folder, output.name, checkpoint)
             else:
                 from src.exporting.classifier import export_classifier
 
@@ -87,7 +86,6 @@ def _export(options: Any) -> None:
                     folder,
                     output.name,
                     checkpoint,
-                    path,
                     onnx=options.onnx,
                     int8=options.int8,
                     reviews=options.reviews,

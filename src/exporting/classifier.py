@@ -1,11 +1,9 @@
 """Export of a fine-tuned classifier: a Hugging Face folder and ONNX files, each checked against the checkpoint."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,9 @@ from src.exporting.model_card import Agreement, write_card
 from src.exporting.onnx import write_int8, write_onnx
 from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
 from src.inference.inputs import ReviewFile, Row
-from src.models.archive import WEIGHTS, Archive, archive_in, network_in, read_folder, read_network, save_folder
+from src.models.archive import Archive, network_in
+from src.models.folder import WEIGHTS, read_folder, read_network, save_folder
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 
 ONNX = "model.onnx"
@@ -28,8 +28,7 @@ _TOLERANCES = {WEIGHTS: 1e-5, ONNX: 1e-4, INT8: 1.0}
 def export_classifier(
     folder: Path,
     name: str,
-    checkpoint: Mapping[str, Any],
-    path: Path,
+    checkpoint: Checkpoint,
     *,
     onnx: bool = False,
     int8: bool = False,
@@ -41,8 +40,7 @@ def export_classifier(
     Args:
         folder: an empty folder.
         name: of the model, for the card.
-        checkpoint: as read from `path`.
-        path: of the checkpoint.
+        checkpoint: of a `BertClassifier`.
         onnx: adds `model.onnx`.
         int8: adds `model_int8.onnx`.
         reviews: file of reviews to compare on; None takes those of the training, or random words if they are gone.
@@ -51,12 +49,12 @@ def export_classifier(
     Raises:
         UserError: a file does not give the checkpoint's probabilities, or `reviews` cannot be read.
     """
-    archive = archive_in(checkpoint, path)
-    network = network_in(checkpoint, archive, path)
+    archive = Archive.of(checkpoint)
+    network = network_in(checkpoint, archive)
     if reviews is not None:
         texts, compared_on = _texts_of_file(reviews, text_column)
     else:
-        texts, compared_on = _texts_of_training(checkpoint, archive)
+        texts, compared_on = _texts_of_training(archive)
     save_folder(folder, archive, network)
     written = read_folder(folder)
     _check_settings(archive, written, texts)
@@ -71,7 +69,7 @@ def export_classifier(
     tokens = archive.encoder.encode(texts)
     expected = _probabilities(torch_network(network), tokens)
     agreements = [_compare(file, expected, _probabilities(run, tokens)) for file, run in networks.items()]
-    write_card(folder, name, archive, checkpoint, path, agreements, compared_on)
+    write_card(folder, name, checkpoint, archive, agreements, compared_on)
     lines = [
         f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "
         f"probabilities differ by {a.difference:.1e} at most"
@@ -134,17 +132,17 @@ def _texts_of_file(reviews: str, text_column: str) -> tuple[list[str], str]:
     return texts, f"the first {len(texts)} reviews of {Path(reviews).name}"
 
 
-def _texts_of_training(checkpoint: Mapping[str, Any], archive: Archive) -> tuple[list[str], str]:
+def _texts_of_training(archive: Archive) -> tuple[list[str], str]:
     """Validation texts, then training texts, if this machine's cache has them; else random words."""
     texts: list[str] = []
-    if key := _prepared_key(checkpoint):
+    if archive.prepared:
         import datasets
 
         from src.data.cache import cache_dir
 
         for split in ("val", "train"):
             with suppress(OSError, KeyError, ValueError):  # not in the cache, or prepared by another version
-                rows = datasets.load_from_disk(str(cache_dir() / key / split))
+                rows = datasets.load_from_disk(str(cache_dir() / archive.prepared / split))
                 texts += rows["text"][: _N_REVIEWS - len(texts)]
     if texts:
         return texts, f"{len(texts)} reviews of its own validation and training data"
@@ -157,9 +155,3 @@ def _texts_of_training(checkpoint: Mapping[str, Any], archive: Archive) -> tuple
     # up to one and a half times the length that the model reads, so that some are cut
     lengths = draw.integers(1, archive.encoder.max_length * 3 // 2, size=_N_REVIEWS)
     return [" ".join(draw.choice(words, size=n)) for n in lengths], f"{_N_REVIEWS} texts of random words"
-
-
-def _prepared_key(checkpoint: Mapping[str, Any]) -> str | None:
-    """The name of the prepared data in the cache, from the state of the data module, whatever its class."""
-    states = (state for state in checkpoint.values() if isinstance(state, dict) and {"key", "options"} <= state.keys())
-    return next((str(state["key"]) for state in states), None)

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from src.data.fingerprints import READ_TEXTS
 from src.data.held_out import finetuning_config
-from src.models.archive import READ_TEXTS, Archive
+from src.models.archive import Archive
 from src.runs import folders
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 from src.system.locations import locate
 
@@ -51,9 +53,8 @@ class Agreement:
 def write_card(
     folder: Path,
     name: str,
+    checkpoint: Checkpoint,
     archive: Archive,
-    checkpoint: Mapping[str, Any],
-    path: Path,
     agreements: list[Agreement],
     compared_on: str,
 ) -> None:
@@ -62,19 +63,18 @@ def write_card(
     Args:
         folder: of the export.
         name: of the model.
+        checkpoint: of the model; test.json and validate.json of its run give the results, if they are there.
         archive: its tokenizer and labels.
-        checkpoint: as read from `path`; test.json and validate.json of its run give the results, if they are there.
-        path: of the checkpoint.
         agreements: of the files in `folder` with the checkpoint.
         compared_on: the reviews that they were compared on, in words.
     """
+    path = checkpoint.path
     results = {"Test": _results_of(path, "test.json"), "Validation": _results_of(path, "validate.json")}
     _write(
         folder,
         "classifier.md",
         _metadata(name, checkpoint, "text-classification", archive.config.model_type, results["Test"]),
         checkpoint,
-        path,
         name=name,
         archive=archive,
         encoder=archive.encoder,
@@ -84,36 +84,33 @@ def write_card(
     )
 
 
-def write_pretrainer_card(folder: Path, name: str, checkpoint: Mapping[str, Any], path: Path, n_texts: int) -> None:
+def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_texts: int) -> None:
     """Writes `folder`/README.md of a pre-trained BERT; `n_texts` is the number of reviews that it has read."""
-    data = checkpoint.get("datamodule_hyper_parameters", {})
+    data = checkpoint.content.get("datamodule_hyper_parameters", {})
     _write(
         folder,
         "pretrainer.md",
         _metadata(name, checkpoint, "fill-mask", "bert", None),
         checkpoint,
-        path,
         name=name,
         next_sentence=bool(data.get("next_sentence")),
         finetuning_config=finetuning_config(data),
         n_texts=n_texts,
         texts_file=READ_TEXTS,
-        figures=_results_of(path, "validate.json"),
+        figures=_results_of(checkpoint.path, "validate.json"),
     )
 
 
-def _write(
-    folder: Path, template: str, metadata: ModelCardData, checkpoint: Mapping[str, Any], path: Path, **content: Any
-) -> None:
+def _write(folder: Path, template: str, metadata: ModelCardData, checkpoint: Checkpoint, **content: Any) -> None:
     """Writes `folder`/README.md: `template`, then the part that all cards share."""
     packages = ["torch", "transformers", "lightning", *(["onnxruntime"] if any(folder.glob("*.onnx")) else [])]
     # needs Jinja2, which torch requires, and no network (only `validate` and `push_to_hub` of a card do)
     card = ModelCard.from_template(
         metadata,
         template_str="".join((_CARDS / file).read_text("utf-8") for file in (template, "training.md")),
-        options=yaml.safe_dump(_shortened(_options(checkpoint, path)), sort_keys=False),
-        step=checkpoint.get("global_step", 0),
-        epoch=checkpoint.get("epoch", 0) + 1,
+        options=yaml.safe_dump(_shortened(_options(checkpoint)), sort_keys=False),
+        step=checkpoint.step,
+        epoch=checkpoint.content.get("epoch", 0) + 1,
         versions={package: version(package) for package in packages},
         **content,
     )
@@ -124,10 +121,10 @@ def _write(
 
 
 def _metadata(
-    name: str, checkpoint: Mapping[str, Any], task: str, model_type: str, results: Mapping[str, Any] | None
+    name: str, checkpoint: Checkpoint, task: str, model_type: str, results: Mapping[str, Any] | None
 ) -> ModelCardData:
     """What the Hub reads of a card. What is not known for sure is left out."""
-    model, data = checkpoint.get("hyper_parameters", {}), checkpoint.get("datamodule_hyper_parameters", {})
+    model, data = (checkpoint.content.get(f"{kind}hyper_parameters", {}) for kind in ("", "datamodule_"))
     base = None if model.get("from_scratch") else _hub_id(model.get("model_name_or_path"))
     dataset = _hub_id(data.get("dataset"))
     shown = dataset or str(_shortened(data.get("dataset")))
@@ -172,16 +169,16 @@ def _results_of(path: Path, file: str) -> dict[str, Any] | None:
     return figures if (run / str(figures.get("checkpoint"))).resolve() == path.resolve() else None
 
 
-def _options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     """The options of the training, as `fit --config` takes them."""
     options: dict[str, Any] = {}
-    config = folders.run_of(path) / folders.CONFIG
+    config = folders.run_of(checkpoint.path) / folders.CONFIG
     if config.is_file() and isinstance(content := yaml.safe_load(config.read_text()), dict):
         trainer = content.get("trainer") or {}
         options["seed_everything"] = content.get("seed_everything")
         options["trainer"] = {k: v for k, v in trainer.items() if k in _TRAINER_OPTIONS and v is not None}
     for section, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
-        hparams = checkpoint.get(key, {})
+        hparams = checkpoint.content.get(key, {})
         # LightningCLI adds options of its own, which begin with "_"
         arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}
         class_path = hparams.get("_class_path")

@@ -1,14 +1,17 @@
 """Export of a pre-trained BERT: a Hugging Face folder with both heads, the tokenizer, and hashes of its corpus."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedModel
 
+from src.data.fingerprints import save_hashes
 from src.exporting.model_card import write_pretrainer_card
-from src.models.archive import load_weights_of, pretrainer_archive_in, save_network, save_texts, save_tokenizer
+from src.models.archive import PretrainerArchive, load_weights
+from src.models.folder import save_network, save_tokenizer
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 from src.system.quiet import quiet
 
@@ -16,29 +19,28 @@ _TOLERANCE = 1e-5
 _ROWS = 8
 
 
-def export_pretrainer(folder: Path, name: str, checkpoint: Mapping[str, Any], path: Path) -> list[str]:
+def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[str]:
     """Writes a pre-trained BERT to `folder`, compares it with the checkpoint, and returns a line on the difference.
 
     Args:
         folder: an empty folder.
         name: of the model, for the card.
-        checkpoint: as read from `path`.
-        path: of the checkpoint.
+        checkpoint: of a `BertPretrainer`.
 
     Raises:
         UserError: the folder lacks weights, or gives other logits than the checkpoint.
     """
-    archive = pretrainer_archive_in(checkpoint, path)
+    archive = PretrainerArchive.of(checkpoint)
     network = BertForPreTraining._from_config(archive.config, dtype=torch.float32)
-    load_weights_of(checkpoint, network, path)
+    load_weights(checkpoint, network)
     save_network(folder, network)
     # fine-tuning may use all positions of the network, whatever the sequence length of the pre-training
     save_tokenizer(folder, archive.tokenizer, archive.config.max_position_embeddings, "right")
-    save_texts(folder, archive.texts)
+    save_hashes(folder, archive.texts.numpy().view(np.uint64))
     difference = _difference(folder, network, archive.sequence_length)
     if not difference <= _TOLERANCE:  # NaN too
         raise UserError(f"the export failed its check: its logits differ by {difference:.1e}")
-    write_pretrainer_card(folder, name, checkpoint, path, len(archive.texts))
+    write_pretrainer_card(folder, name, checkpoint, len(archive.texts))
     return [f"model.safetensors: logits of both heads as the checkpoint's, to {difference:.1e}, on random sequences"]
 
 

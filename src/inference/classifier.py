@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedModel
 
 from src.data.tokens import Encoder
-from src.models.archive import WEIGHTS, archive_in, network_in, read_folder, read_network
+from src.models.archive import Archive, network_in
+from src.models.folder import WEIGHTS, read_folder, read_network
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.runs.reading import read_checkpoint
 from src.system.errors import UserError, one_line
@@ -96,8 +97,8 @@ def load(path: str | Path) -> Classifier:
         files = [path, *sorted(path.parent.glob("*.json"))]
     else:
         checkpoint = read_checkpoint(path)
-        archive = archive_in(checkpoint, path)
-        network = torch_network(network_in(checkpoint, archive, path))
+        archive = Archive.of(checkpoint)
+        network = torch_network(network_in(checkpoint, archive))
         files = [path]
     on_gpu = torch.cuda.is_available() and path.suffix != ".onnx"
     return Classifier(network, archive.encoder, archive.labels, files, on_gpu)

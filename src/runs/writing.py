@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from src.runs.reading import read_checkpoint
+from src.runs.reading import Checkpoint, read_checkpoint
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full, one_line
 
@@ -16,7 +16,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     Lightning writes through a temporary file in $TMPDIR, which may be another filesystem, where the move to the
     target is a copy, and does not fsync.
+
+    Args:
+        opened: the checkpoint that the run goes on from or evaluates, so that its file is not read twice.
     """
+
+    def __init__(self, opened: Checkpoint | None = None) -> None:
+        self.opened = opened
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Raises UserError where the file cannot be written; the previous one is untouched then."""
@@ -33,4 +39,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads with `weights_only=True` whatever is asked for."""
-        return read_checkpoint(path)
+        if self.opened is not None and self.opened.path == Path(path) and self.opened.content:
+            return self.opened.hand_over()
+        return read_checkpoint(Path(path)).content

@@ -5,21 +5,20 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
 from src.exporting.model_card import Agreement, write_card, write_pretrainer_card
-from src.models.archive import archive_in
-from src.runs.reading import read_checkpoint
+from src.models.archive import Archive
+from src.runs.reading import Checkpoint, read_checkpoint
 
 _FIGURES = {"accuracy": 0.875, "accuracy_low": 0.69, "accuracy_high": 0.9566, "loss": None, "f1": 0.87654321, "n": 24}
 
 
 @pytest.fixture
-def checkpoint(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkpoint(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """best.ckpt in a copy of the run; a card that asked the network would fail."""
 
     def refuse(*_: object) -> None:
@@ -27,23 +26,22 @@ def checkpoint(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     shutil.copytree(tiny_checkpoint.parents[1], "version_0")
-    return Path("version_0/checkpoints/best.ckpt").absolute()
+    return read_checkpoint(Path("version_0/checkpoints/best.ckpt").absolute())
 
 
-def _write_results(checkpoint: Path, file: str, **figures: object) -> Path:
-    path = checkpoint.parents[1] / file
+def _write_results(checkpoint: Checkpoint, file: str, **figures: object) -> Path:
+    path = checkpoint.path.parents[1] / file
     path.write_text(json.dumps(_FIGURES | {"checkpoint": "checkpoints/best.ckpt"} | figures))
     return path
 
 
-def _card_of(path: Path, content: dict[str, Any] | None = None) -> ModelCard:
-    content = content or read_checkpoint(path)
+def _card_of(checkpoint: Checkpoint) -> ModelCard:
     compared = [Agreement("model.safetensors", 100, 100, 1e-8)]
-    write_card(Path(), "my-classifier", archive_in(content, path), content, path, compared, "100 reviews")
+    write_card(Path(), "my-classifier", checkpoint, Archive.of(checkpoint), compared, "100 reviews")
     return ModelCard.load("README.md")
 
 
-def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint: Path) -> None:
+def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint: Checkpoint) -> None:
     _write_results(checkpoint, "test.json")
     _write_results(checkpoint, "validate.json", accuracy=1.0)
     card = _card_of(checkpoint)
@@ -71,42 +69,44 @@ def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint
     ],
 )
 def test_metadata_name_what_is_of_the_hub(
-    model: str, dataset: str, known: tuple[str | None, ...], checkpoint: Path
+    model: str, dataset: str, known: tuple[str | None, ...], checkpoint: Checkpoint
 ) -> None:
-    content = read_checkpoint(checkpoint)
+    content = checkpoint.content
     content["hyper_parameters"]["model_name_or_path"] = model
     content["datamodule_hyper_parameters"]["dataset"] = dataset
-    data = _card_of(checkpoint, content).data
+    data = _card_of(checkpoint).data
     assert (data.base_model, data.license, data.datasets, data.language) == known
     assert data.eval_results is None
 
 
-def test_results_of_another_checkpoint_are_left_out(checkpoint: Path) -> None:
+def test_results_of_another_checkpoint_are_left_out(checkpoint: Checkpoint) -> None:
     path = _write_results(checkpoint, "test.json")
     os.utime(path, (1, 1))  # older than the checkpoint: of one that was there before
     assert "had not been run on this checkpoint" in _card_of(checkpoint).text
     os.utime(path)
     assert "had not been run on this checkpoint" not in _card_of(checkpoint).text
-    assert "had not been run on this checkpoint" in _card_of(checkpoint.with_name("last.ckpt")).text
+    assert (
+        "had not been run on this checkpoint" in _card_of(read_checkpoint(checkpoint.path.with_name("last.ckpt"))).text
+    )
 
 
-def test_no_path_of_this_machine_is_told(checkpoint: Path) -> None:
-    content = read_checkpoint(checkpoint)
+def test_no_path_of_this_machine_is_told(checkpoint: Checkpoint) -> None:
+    content = checkpoint.content
     content["datamodule_hyper_parameters"] |= {"where": {"file": "/home/me/a.csv"}, "held_out": ["/home/me/b.yaml"]}
-    text = _card_of(checkpoint, content).text
+    text = _card_of(checkpoint).text
     assert "a.csv" in text
     assert "- b.yaml" in text
     assert "/home" not in text
     assert "/tmp" not in text
 
 
-def test_the_card_of_a_pretrainer_has_its_figures_and_how_to_fine_tune_it(checkpoint: Path) -> None:
-    content = read_checkpoint(checkpoint)
+def test_the_card_of_a_pretrainer_has_its_figures_and_how_to_fine_tune_it(checkpoint: Checkpoint) -> None:
+    content = checkpoint.content
     content["hyper_parameters"] |= {"model_name_or_path": "bert-base-uncased", "from_scratch": {"layers": 2}}
     content["datamodule_hyper_parameters"] |= {"next_sentence": False, "held_out": ["mine.yaml"]}
     figures = {"mlm_loss": 2.5, "perplexity": 12.1825, "mlm_accuracy": 0.5, "nsp_accuracy": None, "n": 1234}
     _write_results(checkpoint, "validate.json", **figures)
-    write_pretrainer_card(Path(), "my-bert", content, checkpoint, 12345)
+    write_pretrainer_card(Path(), "my-bert", checkpoint, 12345)
     card = ModelCard.load("README.md")
     assert card.data.pipeline_tag == "fill-mask"
     assert card.data.base_model is None, "only its vocabulary and sizes were taken"
