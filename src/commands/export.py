@@ -1,4 +1,4 @@
-"""`python -m src export`: a checkpoint as a Hugging Face folder."""
+"""`python -m src export`: turns a checkpoint into a Hugging Face folder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from src.system.imports import quick_imports
 from src.system.signals import interrupted_by_signals
 
 _DESCRIPTION = """\
-Writes a checkpoint as a folder that `transformers` and `fit --model.model_name_or_path DIR` take. A fine-tuned
-classifier also goes into `transformers.pipeline("text-classification", DIR)` and `predict --ckpt_path DIR`: weights as
-safetensors, the tokenizer with the length of the training, the names of the labels, and a model card; each file is
-checked against the checkpoint on 100 reviews before the folder gets its name. A pre-trained BERT comes with both of its
-heads, for `BertForPreTraining` and `AutoModelForMaskedLM`.
+Writes a checkpoint as a folder for `transformers` and for `fit --model.model_name_or_path DIR`. The folder of a
+fine-tuned classifier also works with `transformers.pipeline("text-classification", DIR)` and `predict --ckpt_path DIR`.
+It holds the weights as safetensors, the tokenizer with the length of the training, the names of the labels, and a model
+card. Each file is compared with the checkpoint on 100 reviews before the folder gets its name. The folder of a
+pre-trained BERT holds both heads, for `BertForPreTraining` and `AutoModelForMaskedLM`.
 """
 
 
@@ -37,15 +37,15 @@ def _parse(args: list[str]) -> Any:
     parser.add_argument(
         "--ckpt_path", required=True, help="a checkpoint: a file, or `best` or `last` of the newest run"
     )
-    parser.add_argument("--output", required=True, help="the folder to make; it must not be there yet")
+    parser.add_argument("--output", required=True, help="the folder to write; it must not exist yet")
     parser.add_argument("--onnx", action="store_true", help="add model.onnx, in fp32")
     parser.add_argument(
         "--int8", action="store_true", help="add model_int8.onnx, four times smaller and faster, for ONNX Runtime"
     )
     parser.add_argument(
         "--reviews",
-        help="a .csv, .tsv, .jsonl, .parquet or .txt file of reviews to check on; null takes validation rows of the "
-        "training, or generated texts where those are gone",
+        help="a .csv, .tsv, .jsonl, .parquet or .txt file of reviews to compare on; null takes validation rows of the "
+        "training, or random words if those are not in the cache any more",
     )
     parser.add_argument("--text_column", default="text", help="the column with the reviews")
     try:
@@ -63,26 +63,34 @@ def _export(options: Any) -> None:
 
         check_installed()
     with quick_imports():
-        from src.models import archive  # noqa: F401  (transformers, which either kind of export needs)
+        from src.models.archive import PretrainerArchive
         from src.runs.folders import find_checkpoint
         from src.runs.reading import read_checkpoint
 
-    path = find_checkpoint(options.ckpt_path, Path())
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(find_checkpoint(options.ckpt_path, Path()))
+    is_pretrainer = PretrainerArchive.SECTION in checkpoint.content
+    if is_pretrainer and (options.onnx or options.int8):
+        raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as folder:
             folder.mkdir()
-            if "pretrainer" in checkpoint.content:
+            if is_pretrainer:
                 from src.exporting.pretrainer import export_pretrainer
 
-                if options.onnx or options.int8:
-                    raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
-                said = export_pretrainer(folder, output.name, checkpoint)
+                lines = export_pretrainer(folder, output.name, checkpoint)
             else:
                 from src.exporting.classifier import export_classifier
 
-                said = export_classifier(folder, output.name, options, checkpoint)
+                lines = export_classifier(
+                    folder,
+                    output.name,
+                    checkpoint,
+                    onnx=options.onnx,
+                    int8=options.int8,
+                    reviews=options.reviews,
+                    text_column=options.text_column,
+                )
     except OSError as error:
         raise UserError(f"{output} could not be written: {error.strerror or error}") from error
-    print(*said, f"Exported to {options.output}", sep="\n")
+    print(*lines, f"Exported to {options.output}", sep="\n")

@@ -1,12 +1,13 @@
-"""`python -m src predict`: labels the reviews of a file with a checkpoint, an exported folder or an ONNX file."""
+"""`python -m src predict`: labels a file of reviews with a checkpoint, an exported folder or an ONNX file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from src.inference.inputs import STANDARD, ReviewFile
+from src.inference.inputs import STANDARD, Format, ReviewFile
 from src.inference.labelling import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
+from src.inference.outputs import OutputFormat
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
 from src.system.signals import interrupted_by_signals
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Labels the reviews of a file.
 
-Each row of the input is written with all its columns, and with `label`, `score` (the probability of that label) and
-`probability_NAME` for each class; a column of the input that has one of these names is kept as `input_NAME`. The
-order is the input's. A review over the model's length is cut, or read in windows, as in training; an empty one gets no
-label. A line that cannot be read is named on stderr and left out, and the exit status is 1. Where the output is a file
-and the prediction is killed, the same command goes on where it stopped.
+Each row of the input is written with all its columns, then `label`, `score` (the probability of that label) and
+`probability_NAME` for each class. A column of the input that has one of these names is kept as `input_NAME`. Rows keep
+their order. A review over the model's length is cut, or read in windows, as in training. An empty review gets no label.
+A line that cannot be read is named on stderr and left out, and the exit status is 1. If a prediction to a file is
+killed, the same command resumes it.
 """
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def main(args: list[str]) -> int:
@@ -30,9 +32,10 @@ def main(args: list[str]) -> int:
     try:
         options = _parse(args)
         with interrupted_by_signals():
-            return _predict(options)
+            _predict(options)
     except (UserError, Interrupted) as error:
         return tell(error)
+    return 0
 
 
 def _parse(args: list[str]) -> Any:
@@ -42,7 +45,7 @@ def _parse(args: list[str]) -> Any:
     parser.add_argument(
         "--ckpt_path",
         required=True,
-        help="a checkpoint (a file, or `best` or `last` of the newest run), a folder made by `export`, or an .onnx "
+        help="a checkpoint (a file, or `best` or `last` of the newest run), a folder written by `export`, or an .onnx "
         "file in one",
     )
     parser.add_argument("--input", required=True, help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - for stdin")
@@ -50,11 +53,11 @@ def _parse(args: list[str]) -> Any:
     parser.add_argument("--text_column", default="text", help="the column with the reviews")
     parser.add_argument(
         "--input_format",
-        choices=("csv", "tsv", "jsonl", "parquet", "txt"),
-        help="in place of the suffix; stdin is taken for txt, a review a line",
+        choices=get_args(Format),
+        help="in place of the suffix; stdin is read as txt, a review a line",
     )
     parser.add_argument(
-        "--output_format", choices=("csv", "jsonl"), help="in place of the suffix; stdout is written as csv"
+        "--output_format", choices=get_args(OutputFormat), help="in place of the suffix; stdout is written as csv"
     )
     parser.add_argument(
         "--batch_size",
@@ -68,27 +71,24 @@ def _parse(args: list[str]) -> Any:
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch_size is {options.batch_size}; it must be 1 or more")
     if options.output_format is None:
-        options.output_format = _output_format(options.output)
+        options.output_format = (
+            "csv" if options.output == STANDARD else _SUFFIXES.get(Path(options.output).suffix.lower())
+        )
+        if options.output_format is None:
+            raise UsageError(
+                f"--output {options.output} ends neither in .csv nor in .jsonl: name its format by --output_format"
+            )
     return options
 
 
-def _output_format(output: str) -> str:
-    formats = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-    if output == STANDARD:
-        return "csv"
-    suffix = Path(output).suffix.lower()
-    if suffix not in formats:
-        raise UsageError(f"--output {output} ends neither in .csv nor in .jsonl: name its format by --output_format")
-    return formats[suffix]
-
-
-def _predict(options: Any) -> int:
+def _predict(options: Any) -> None:
+    # the input and the output are checked first, since the model takes seconds to load
     reviews = ReviewFile(options.input, options.input_format, options.text_column)
     if options.output != STANDARD:
         _check_output(options.output, options.input)
     total, columns = reviews.survey()
     classifier = _load(options.ckpt_path)
-    return Prediction(options, reviews, classifier).run(total, columns)
+    Prediction(reviews, classifier, options.output, options.output_format, options.batch_size).run(total, columns)
 
 
 def _check_output(output: str, source: str) -> None:

@@ -1,83 +1,88 @@
-"""A fine-tuned classifier as a Hugging Face folder, with ONNX files if asked for, all of them checked."""
+"""Export of a fine-tuned classifier: a Hugging Face folder and ONNX files, each checked against the checkpoint."""
 
 import sys
-from collections.abc import Sequence
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from src.exporting.model_card import Agreement, write_card
-from src.inference.classifier import Network, flat, means, onnx_network, pad, probabilities, torch_network
+from src.exporting.onnx import write_int8, write_onnx
+from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
+from src.inference.inputs import ReviewFile, Row
 from src.models.archive import Archive, network_in
 from src.models.folder import WEIGHTS, read_folder, read_network, save_folder
 from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 
+ONNX = "model.onnx"
+INT8 = "model_int8.onnx"
 _N_REVIEWS = 100
-_TOLERANCE_FOLDER = 1e-5
-_TOLERANCE_ONNX = 1e-4
+# by how much a probability may differ; that of int8 is not checked, but printed and put on the card
+_TOLERANCES = {WEIGHTS: 1e-5, ONNX: 1e-4, INT8: 1.0}
 
 
-def export_classifier(folder: Path, name: str, options: Any, checkpoint: Checkpoint) -> list[str]:
-    """Writes everything into `folder`, checks it against the checkpoint, and returns lines that say so.
+def export_classifier(
+    folder: Path,
+    name: str,
+    checkpoint: Checkpoint,
+    *,
+    onnx: bool = False,
+    int8: bool = False,
+    reviews: str | None = None,
+    text_column: str = "text",
+) -> list[str]:
+    """Writes a classifier to `folder`, compares every file with the checkpoint, and returns a line on each.
 
     Args:
-        folder: to write to.
-        name: of the model.
-        options: of the command: `onnx`, `int8`, `reviews`, `text_column`.
+        folder: an empty folder.
+        name: of the model, for the card.
         checkpoint: of a `BertClassifier`.
+        onnx: adds `model.onnx`.
+        int8: adds `model_int8.onnx`.
+        reviews: file of reviews to compare on; None takes those of the training, or random words if they are gone.
+        text_column: the column of `reviews` that has the text.
 
     Raises:
-        UserError: a file does not give the checkpoint's probabilities.
+        UserError: a file does not give the checkpoint's probabilities, or `reviews` cannot be read.
     """
     archive = Archive.of(checkpoint)
     network = network_in(checkpoint, archive)
-    texts, reviews = _reviews(options, archive)
-    agreements = _write(folder, options, archive, network, texts)
-    write_card(folder, name, archive, checkpoint.content, checkpoint.path, agreements, reviews)
-    said = [
-        f"{agreement.file}: same label as the checkpoint on {agreement.same_label} of {agreement.n} reviews, "
-        f"probabilities differ by {agreement.difference:.1e} at most"
-        for agreement in agreements
-    ]
-    return [*said, f"Compared on {reviews}"]
-
-
-def _write(folder: Path, options: Any, archive: Archive, network: PreTrainedModel, texts: list[str]) -> list[Agreement]:
-    """Writes and checks everything but the card."""
+    if reviews is not None:
+        texts, compared_on = _texts_of_file(reviews, text_column)
+    else:
+        texts, compared_on = _texts_of_training(archive)
     save_folder(folder, archive, network)
     written = read_folder(folder)
+    _check_settings(archive, written, texts)
+    if onnx or int8:
+        write_onnx(network, folder / ONNX)
+    if int8:
+        write_int8(folder / ONNX, folder / INT8, network)
+        if not onnx:
+            (folder / ONNX).unlink()
+    networks = {WEIGHTS: _plain_network(read_network(folder, written))}
+    networks |= {file: onnx_network(folder / file) for file in (ONNX, INT8) if (folder / file).is_file()}
     tokens = archive.encoder.encode(texts)
-    _check_settings(archive, written, texts, tokens)
-    plain = _plain_network(read_network(folder, written))
-    onnx, int8 = folder / "model.onnx", folder / "model_int8.onnx"
-    if options.onnx or options.int8:
-        from src.exporting.onnx import write_int8, write_onnx
-
-        write_onnx(network, onnx)
-    if options.int8:
-        write_int8(onnx, int8, network)
-        if not options.onnx:
-            onnx.unlink()
     expected = _probabilities(torch_network(network), tokens)
-    agreements = [_compare(WEIGHTS, expected, _probabilities(plain, tokens), _TOLERANCE_FOLDER)]
-    if options.onnx:
-        agreements.append(_compare(onnx.name, expected, _probabilities(onnx_network(onnx), tokens), _TOLERANCE_ONNX))
-    if options.int8:
-        # how far it is off is for the card; what it may cost is for the user to say
-        agreements.append(_compare(int8.name, expected, _probabilities(onnx_network(int8), tokens), 1.0))
-    return agreements
+    agreements = [_compare(file, expected, _probabilities(run, tokens)) for file, run in networks.items()]
+    write_card(folder, name, checkpoint, archive, agreements, compared_on)
+    lines = [
+        f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "
+        f"probabilities differ by {a.difference:.1e} at most"
+        for a in agreements
+    ]
+    return [*lines, f"Compared on {compared_on}"]
 
 
-# ---- checking ------------------------------------------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------------------------
 
 
 def _plain_network(network: PreTrainedModel) -> Network:
-    """The network just as `transformers` runs it, without what makes `src.inference.classifier` fast."""
+    """The network as `transformers` runs it, without what makes `torch_network` fast."""
 
     @torch.inference_mode()
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
@@ -89,23 +94,24 @@ def _plain_network(network: PreTrainedModel) -> Network:
 
 
 def _probabilities(network: Network, texts: list[list[list[int]]]) -> np.ndarray:
-    """In batches of 8 in the given order, so that short texts stand beside long ones and padding is checked too."""
-    windows, text = flat(texts)
-    batches = [windows[i : i + 8] for i in range(0, len(windows), 8)]
-    # 0 is as good as any id, since the mask hides it
-    return probabilities(means(np.concatenate([network(*pad(batch, 0)) for batch in batches]), text))
+    """Float64 of shape (texts, labels), in batches of 8 in the given order, so that most batches have padding."""
+    windows = list(chain.from_iterable(texts))
+    # the mask hides the padding, so 0 is as good as any id
+    logits = [network(*pad(windows[i : i + 8], 0)) for i in range(0, len(windows), 8)]
+    return probabilities(mean_over_windows(np.concatenate(logits), [len(text) for text in texts]))
 
 
-def _compare(file: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> Agreement:
+def _compare(file: str, expected: np.ndarray, found: np.ndarray) -> Agreement:
     difference = float(np.abs(expected - found).max())
-    if not difference <= tolerance:  # NaN too
+    if not difference <= _TOLERANCES[file]:  # NaN too
         raise UserError(f"the export failed its check: {file} gives probabilities that differ by {difference:.1e}")
     same = int((expected.argmax(1) == found.argmax(1)).sum())
     return Agreement(file, len(expected), same, difference)
 
 
-def _check_settings(archive: Archive, written: Archive, texts: list[str], tokens: list[list[list[int]]]) -> None:
-    """Raises UserError where what was written cuts or names otherwise; by `transformers` too, if it can cut so."""
+def _check_settings(archive: Archive, written: Archive, texts: list[str]) -> None:
+    """Raises UserError if the folder has other labels, or cuts texts otherwise; by `transformers` too, if it can."""
+    tokens = archive.encoder.encode(texts)
     same = written.labels == archive.labels and written.encoder.encode(texts) == tokens
     if archive.encoder.truncation in ("head", "tail"):
         cut = written.encoder.tokenizer(texts, truncation=True)["input_ids"]
@@ -114,46 +120,38 @@ def _check_settings(archive: Archive, written: Archive, texts: list[str], tokens
         raise UserError("the export failed its check: its tokenizer or its labels differ from the checkpoint's")
 
 
-def _reviews(options: Any, archive: Archive) -> tuple[list[str], str]:
-    """Texts to check on, and what they are."""
-    if options.reviews:
-        from src.inference.inputs import ReviewFile, Row
+# ---- texts to compare on -------------------------------------------------------------------------------------------
 
-        rows = ReviewFile(options.reviews, None, options.text_column).rows()
-        texts = list(islice((row.text for row in rows if isinstance(row, Row) and row.text.strip()), _N_REVIEWS))
-        if not texts:
-            raise UserError(f"there is no review in {options.reviews}")
-        return texts, f"the first {len(texts)} reviews of {Path(options.reviews).name}"
-    if texts := _prepared_texts(archive.prepared):
-        return texts, f"{len(texts)} reviews of its own, those of validation first"
+
+def _texts_of_file(reviews: str, text_column: str) -> tuple[list[str], str]:
+    """The first texts of a file that are not empty, and what they are."""
+    rows = ReviewFile(reviews, None, text_column).rows()
+    texts = list(islice((row.text for row in rows if isinstance(row, Row) and row.text.strip()), _N_REVIEWS))
+    if not texts:
+        raise UserError(f"there is no review in {reviews}")
+    return texts, f"the first {len(texts)} reviews of {Path(reviews).name}"
+
+
+def _texts_of_training(archive: Archive) -> tuple[list[str], str]:
+    """Validation texts, then training texts, if this machine's cache has them; else random words."""
+    texts: list[str] = []
+    if archive.prepared:
+        import datasets
+
+        from src.data.cache import cache_dir
+
+        for split in ("val", "train"):
+            with suppress(OSError, KeyError, ValueError):  # not in the cache, or prepared by another version
+                rows = datasets.load_from_disk(str(cache_dir() / archive.prepared / split))
+                texts += rows["text"][: _N_REVIEWS - len(texts)]
+    if texts:
+        return texts, f"{len(texts)} reviews of its own validation and training data"
     print(
-        "The reviews it was trained with are not in the cache: checking on generated texts (--reviews FILE: on yours)",
+        "The training data are not in this machine's cache: comparing on random words. --reviews FILE names real ones.",
         file=sys.stderr,
     )
-    return _generated(archive), f"{_N_REVIEWS} texts of random words"
-
-
-def _prepared_texts(key: str) -> list[str]:
-    """Reviews of validation, then of training, as they were prepared for the run, if they are still on this machine."""
-    texts: list[str] = []
-    if not key:
-        return texts
-    import datasets
-
-    from src.data.cache import cache_dir
-
-    for split in ("val", "train"):
-        try:
-            rows = datasets.load_from_disk(str(cache_dir() / key / split))
-            texts += rows["text"][: _N_REVIEWS - len(texts)]
-        except (OSError, KeyError, ValueError):  # not there, or prepared by another version
-            continue
-    return texts
-
-
-def _generated(archive: Archive) -> list[str]:
-    """Words of the vocabulary, from 1 to one and a half times the length that the model takes."""
-    words: Sequence[str] = sorted(word for word in archive.encoder.tokenizer.get_vocab() if word.isalpha()) or ["a"]
+    words = sorted(word for word in archive.encoder.tokenizer.get_vocab() if word.isalpha()) or ["a"]
     draw = np.random.default_rng(0)
+    # up to one and a half times the length that the model reads, so that some are cut
     lengths = draw.integers(1, archive.encoder.max_length * 3 // 2, size=_N_REVIEWS)
-    return [" ".join(draw.choice(words, size=length)) for length in lengths]
+    return [" ".join(draw.choice(words, size=n)) for n in lengths], f"{_N_REVIEWS} texts of random words"

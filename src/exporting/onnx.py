@@ -1,7 +1,7 @@
-"""A classifier as ONNX: in fp32, and with its weight matrices quantised to 8 bits.
+"""Export of a classifier to ONNX: in fp32, and with its weight matrices quantised to int8.
 
-Both take `input_ids` and `attention_mask`, int64 of shape (rows, tokens), and give `logits`, float32 of shape
-(rows, labels); rows and tokens are dynamic.
+Both files take `input_ids` and `attention_mask`, int64 of shape (rows, tokens), and return `logits`, float32 of shape
+(rows, labels). Rows and tokens are dynamic.
 """
 
 import copy
@@ -18,11 +18,12 @@ from transformers import PreTrainedModel
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.system.errors import UserError
 
-# LayerNormalization is one operator since 17
-_OPSET = 17
+_OPSET = 17  # the first with LayerNormalization as one operator
 
 
 class _Logits(nn.Module):
+    """The network with logits as its only output, as the exporter needs it."""
+
     def __init__(self, network: PreTrainedModel) -> None:
         super().__init__()
         self.network = network
@@ -33,7 +34,7 @@ class _Logits(nn.Module):
 
 
 def check_installed() -> None:
-    """Raises UserError where the packages of the extra `onnx` are missing."""
+    """Raises UserError if a package of the extra `onnx` is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -44,10 +45,10 @@ def check_installed() -> None:
 
 
 def write_onnx(network: PreTrainedModel, path: Path) -> None:
-    """Writes `network` in fp32, of ONNX's own operators.
+    """Writes `network` in fp32 with standard ONNX operators.
 
-    The exporter that traces is taken, not torch.export's: only its graph, with attention written out, is one in which
-    ONNX Runtime's optimiser finds the attention (torch 2.13, onnxruntime 1.32), and it takes 1 second, not 10.
+    This uses the tracing exporter and eager attention. In the graph of torch.export ONNX Runtime's optimiser does not
+    find the attention (torch 2.13, onnxruntime 1.32), and it takes 10 seconds in place of 1.
     """
     network = copy.deepcopy(network).cpu().eval()
     network.set_attn_implementation("eager")
@@ -57,7 +58,7 @@ def write_onnx(network: PreTrainedModel, path: Path) -> None:
     mask[1, 4:] = 0
     axes = {0: "rows", 1: "tokens"}
     with warnings.catch_warnings(), _quiet(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of tracing; the export is checked on reviews of other shapes
+        warnings.simplefilter("ignore")  # about tracing; the export is compared on reviews of other shapes
         torch.onnx.export(
             _Logits(network),
             (rows, mask),
@@ -71,11 +72,11 @@ def write_onnx(network: PreTrainedModel, path: Path) -> None:
 
 
 def write_int8(source: Path, target: Path, network: PreTrainedModel) -> None:
-    """Quantises the ONNX file `source` for ONNX Runtime: weights to 8 bits once, activations as they come.
+    """Quantises the ONNX file `source` for ONNX Runtime: weights once, activations dynamically.
 
-    ONNX Runtime's transformer optimiser comes first: it joins attention, GELU and the norms into operators of its own,
-    some of which have 8-bit kernels (QAttention), worth 1.09 times the speed here. In fp32 that won 1.04 times, too
-    little to tie that file to one runtime.
+    ONNX Runtime's transformer optimiser first fuses attention, GELU and the norms into operators of its own, some of
+    which have int8 kernels (QAttention). That made int8 1.09 times as fast, and fp32 1.04 times, which is too little to
+    tie the fp32 file to one runtime.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -90,24 +91,24 @@ def write_int8(source: Path, target: Path, network: PreTrainedModel) -> None:
             hidden_size=getattr(config, "hidden_size", 0),
             opt_level=0,
         )
-        # by way of a file, which names the domain of the joined operators; a model in memory does not
-        joined = target.with_suffix(".joined.onnx")
-        fused.save_model_to_file(str(joined))
+        # through a file, which names the domain of the fused operators; a model in memory does not
+        fused_file = target.with_suffix(".fused.onnx")
+        fused.save_model_to_file(str(fused_file))
         quantize_dynamic(
-            joined,
+            fused_file,
             target,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            # 7 of the 8 bits: without VNNI, products of 8 and 8 bits are summed in 16, and would saturate
+            # 7 bits: CPUs without VNNI add up products of two 8-bit numbers in 16 bits, which would saturate
             reduce_range=True,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
-        joined.unlink()
+        fused_file.unlink()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what the libraries log of their passes; errors are exceptions."""
+    """Without the libraries' warnings about their passes. Errors are exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

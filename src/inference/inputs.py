@@ -1,12 +1,10 @@
-"""Reviews from csv, jsonl, parquet and text files, row by row: memory stays flat however long the file is."""
+"""Reads reviews from csv, tsv, jsonl, parquet and text files row by row, so that memory use stays flat."""
 
 import csv
-import io
 import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -25,19 +23,19 @@ SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".txt": "txt",
 }
-# A quote that is never closed makes the rest of the file one field; this ends it. The longest IMDb review has 14,000
-# characters.
+# A quote that is never closed makes the rest of the file one field. This limit ends it; the longest IMDb review has
+# 14,000 characters.
 _LONGEST_FIELD = 10_000_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """A review with all that its line holds.
+    """A row of the input.
 
     Attributes:
-        number: of the row from 1, and of its first line where the file has lines.
-        fields: column name to value; the text among them.
-        text: the review; empty where it is missing (null).
+        number: of its first line, from 1; of the row if the file has no lines.
+        fields: column name to value, the text among them.
+        text: the review; empty if it is missing (null).
     """
 
     number: int
@@ -47,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that holds no review.
+    """A row of the input that cannot be read.
 
     Attributes:
         number: as in `Row`.
@@ -59,33 +57,33 @@ class BadLine:
 
 
 class ReviewFile:
-    """A file, or standard input, of reviews.
+    """A file of reviews, or standard input.
 
     Args:
         path: of the file, or "-".
-        file_format: of its content; None goes by the suffix, and takes standard input for a review a line.
-        text_column: where the reviews are; text files have no columns, theirs gets this name.
+        file_format: of its content; None goes by the suffix, and reads standard input as a review a line.
+        text_column: the column with the reviews; the single column of a text file gets this name.
 
     Raises:
-        UserError: there is no such file, its format is not known, or it has no such column.
+        UserError: the file does not exist, or its format is not known.
     """
 
     def __init__(self, path: str, file_format: Format | None, text_column: str) -> None:
         self.path = path
         self.text_column = text_column
         self.format = file_format or _format_of(path)
+        self.name = "standard input" if path == STANDARD else path
         if path != STANDARD and not Path(path).is_file():
             raise UserError(f"there is no input file {path}")
         if path == STANDARD and self.format == "parquet":
-            raise UserError("parquet cannot be read from standard input: give it as a file")
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return "standard input" if self.path == STANDARD else self.path
+            raise UserError("parquet cannot be read from standard input: name a file")
 
     def rows(self) -> Iterator[Row | BadLine]:
-        """All rows from the start. Standard input can be read once only."""
+        """All rows from the start. Standard input can be read only once.
+
+        Raises:
+            UserError: the file cannot be read, or has no such column.
+        """
         if self.format == "parquet":
             yield from self._parquet_rows()
             return
@@ -93,24 +91,23 @@ class ReviewFile:
             if self.format in ("csv", "tsv"):
                 yield from self._csv_rows(stream)
             else:
-                parse = self._parse_json if self.format == "jsonl" else self._parse_line
-                for number, line in enumerate(stream, 1):
-                    text = line.rstrip("\r\n")
-                    yield BadLine(number, "is not UTF-8") if _is_not_utf8(text) else parse(number, text)
+                yield from self._line_rows(stream)
 
     def survey(self) -> tuple[int | None, list[str]]:
-        """How many rows there are, None for standard input; and all columns, for a table that needs them up front.
+        """The number of rows and the names of all columns; None and an empty list for standard input.
 
-        Lines of JSON may differ in their fields, so they are all looked at; of standard input, the columns are only
-        found as they come, and the list is empty.
+        Lines of JSON may differ in their fields, so all of them are read.
+
+        Raises:
+            UserError: as `rows`.
         """
         if self.path == STANDARD:
             return None, []
-        columns: dict[str, None] = {}
-        count = 0
         if self.format == "parquet":
             with self._parquet() as file:
                 return file.metadata.num_rows, list(file.schema_arrow.names)
+        columns: dict[str, None] = {}
+        count = 0
         if self.format in ("csv", "tsv"):
             with self._open() as stream:
                 columns = dict.fromkeys(self._header(self._csv_reader(stream)))
@@ -120,7 +117,7 @@ class ReviewFile:
                 count += 1
         return count, list(columns)
 
-    # ---- one format each -------------------------------------------------------------------------------------------
+    # ---- csv -------------------------------------------------------------------------------------------------------
 
     def _csv_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
         reader = self._csv_reader(stream)
@@ -136,7 +133,7 @@ class ReviewFile:
                 yield BadLine(number, f"is not csv: {error}")
                 continue
             if not values:
-                continue  # an empty line, which csv readers skip
+                continue  # csv readers skip an empty line
             if len(values) != len(columns):
                 yield BadLine(number, f"has {len(values)} fields, but the header has {len(columns)}")
             elif any(map(_is_not_utf8, values)):
@@ -144,7 +141,7 @@ class ReviewFile:
             else:
                 yield Row(number, dict(zip(columns, values, strict=True)), values[at])
 
-    def _csv_reader(self, stream: TextIO) -> Any:
+    def _csv_reader(self, stream: TextIO) -> Any:  # the type of csv.reader has no name
         csv.field_size_limit(_LONGEST_FIELD)
         return csv.reader(stream, delimiter="\t" if self.format == "tsv" else ",", strict=True)
 
@@ -160,6 +157,18 @@ class ReviewFile:
             raise UserError(f"{self.name} has two columns of the same name among {', '.join(columns)}")
         return columns
 
+    # ---- jsonl and txt ---------------------------------------------------------------------------------------------
+
+    def _line_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
+        for number, line in enumerate(stream, 1):
+            text = line.rstrip("\r\n")
+            if _is_not_utf8(text):
+                yield BadLine(number, "is not UTF-8")
+            elif self.format == "txt":
+                yield Row(number, {self.text_column: text}, text)
+            else:
+                yield self._parse_json(number, text)
+
     def _parse_json(self, number: int, line: str) -> Row | BadLine:
         try:
             fields = json.loads(line)
@@ -171,13 +180,12 @@ class ReviewFile:
             return BadLine(number, f"is a JSON {type(fields).__name__}, not an object")
         if self.text_column not in fields:
             return BadLine(number, f"has no {self.text_column!r}; its fields are {', '.join(map(repr, fields))}"[:200])
-        # JSON can spell half a surrogate pair, in a field that is only handed on too
-        if _is_not_utf8(line) or ("\\u" in line and _is_not_utf8(json.dumps(fields, ensure_ascii=False))):
+        # JSON can spell half a surrogate pair, in any field
+        if "\\u" in line and _is_not_utf8(json.dumps(fields, ensure_ascii=False)):
             return BadLine(number, "is not UTF-8")
         return self._row(number, fields)
 
-    def _parse_line(self, number: int, line: str) -> Row:
-        return Row(number, {self.text_column: line}, line)
+    # ---- parquet ---------------------------------------------------------------------------------------------------
 
     def _parquet_rows(self) -> Iterator[Row | BadLine]:
         with self._parquet() as file:
@@ -188,59 +196,51 @@ class ReviewFile:
                     for fields in batch.to_pylist():
                         number += 1
                         yield self._row(number, fields)
-            except (OSError, ValueError) as error:  # pyarrow's own classes are subclasses of these
+            except (OSError, ValueError) as error:  # the base classes of pyarrow's own
                 raise UserError(f"{self.name} is damaged after row {number}: {one_line(error)[:200]}") from error
 
-    @contextmanager
-    def _parquet(self) -> Iterator[Any]:
+    def _parquet(self) -> Any:
         import pyarrow.parquet
 
         try:
-            file = pyarrow.parquet.ParquetFile(self.path)
+            return pyarrow.parquet.ParquetFile(self.path)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.name} cannot be read as parquet: {one_line(error)[:200]}") from error
-        with file:
-            yield file
 
-    # ---- what they share -------------------------------------------------------------------------------------------
+    # ---- all formats -----------------------------------------------------------------------------------------------
 
     def _row(self, number: int, fields: dict[str, Any]) -> Row | BadLine:
         text = fields[self.text_column]
-        if text is None:
-            return Row(number, fields, "")
-        if not isinstance(text, str):
+        if text is not None and not isinstance(text, str):
             return BadLine(number, f"has {type(text).__name__} in {self.text_column!r}, not text")
-        return Row(number, fields, text)
+        return Row(number, fields, text or "")
 
     def _check_columns(self, columns: list[str]) -> None:
         if self.text_column in columns:
             return
         advice = "name the one with the reviews by --text_column"
         header = "".join(columns)
-        if re.search("[\ud800-\udfff]", header):  # what `_open` makes of other bytes
-            advice = "it is not UTF-8: iconv makes that of it"
+        if _is_not_utf8(header):
+            advice = "it is not UTF-8; iconv converts it"
         elif len(columns) == 1 and (separator := re.search(r"[;|\t]", header)):
             advice = f"it seems to be separated by {separator[0]!r}, but a csv has commas, a tsv tabs"
         found = ", ".join(map(repr, columns))[:200]
         raise UserError(f"{self.name} has no column {self.text_column!r}, but {found}: {advice}")
 
-    @contextmanager
-    def _open(self) -> Iterator[TextIO]:
-        # utf-8-sig drops the mark that Excel begins its files with; what is not UTF-8 becomes surrogates, so that
-        # one bad line does not end the rest; csv finds its own line ends, since fields may hold some
-        options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
-        options["newline"] = "" if self.format in ("csv", "tsv") else "\n"
-        if self.path == STANDARD:
-            stream = io.TextIOWrapper(sys.stdin.buffer, **options)
-            yield stream
-            stream.detach()  # else standard input would be closed with it
-        else:
-            try:
-                stream = open(self.path, **options)  # noqa: SIM115  (closed below; only opening it is in the try)
-            except OSError as error:
-                raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
-            with stream:
-                yield stream
+    def _open(self) -> TextIO:
+        # utf-8-sig drops the byte order mark of Excel's files. Bytes that are not UTF-8 become surrogates, so that one
+        # bad line does not end the rest. The csv reader splits lines itself, since fields may hold line breaks.
+        standard = self.path == STANDARD
+        try:
+            return open(
+                sys.stdin.fileno() if standard else self.path,
+                encoding="utf-8-sig",
+                errors="surrogateescape",
+                newline="" if self.format in ("csv", "tsv") else "\n",
+                closefd=not standard,
+            )
+        except OSError as error:
+            raise UserError(f"{self.name} cannot be read: {error.strerror}") from error
 
 
 def _format_of(path: str) -> Format:

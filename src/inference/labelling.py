@@ -1,8 +1,7 @@
-"""From rows to labelled rows: a window at a time, sorted within, written in the input's order."""
+"""Labels a file of reviews: a chunk of rows at a time, sorted by length within it, written in the input's order."""
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from src.inference.inputs import STANDARD, BadLine, ReviewFile, Row
 from src.inference.outputs import (
     Journal,
+    OutputFormat,
     PredictionWriter,
     Progress,
     chain_hash,
@@ -24,194 +24,175 @@ from src.system.errors import Interrupted, UserError
 if TYPE_CHECKING:
     from src.inference.classifier import Classifier
 
-# Rows are sorted by length, and written, a window at a time; a kill loses the work on one at most. With batches of 8,
-# 256 IMDb reviews leave 1.5% of padding, 512 leave 0.8%; larger batches take 16 times as many.
-_ROWS_A_WINDOW = 256
-_BATCHES_A_WINDOW = 16
-_CHARACTERS_A_WINDOW = 20_000_000
-_CHARACTERS_A_WINDOW_ALL_READ = 1_000_000  # where a model reads all of a text, however long it is
-_BAD_LINES_TOLD = 20
+# A kill loses the work on one chunk. A larger chunk can be sorted into batches with less padding: with batches of 8,
+# 256 IMDb reviews leave 1.5%, 512 leave 0.8%. Larger batches need more rows: 16 batches.
+_ROWS_A_CHUNK = 256
+_BATCHES_A_CHUNK = 16
+_CHARACTERS_A_CHUNK = 20_000_000
+_CHARACTERS_A_CHUNK_OF_WINDOWS = 1_000_000  # of a model that reads all of a text, however long it is
+_BAD_LINES_SHOWN = 20
 BATCH_SIZE_CPU = 8
 BATCH_SIZE_GPU = 128
 
 
 class Prediction:
-    """One prediction of a file: windows of rows, sorted within, written in order.
+    """One prediction of a file, begun or resumed.
 
     Args:
-        options: of the command, as `src.commands.predict` parses them.
         reviews: the input.
-        classifier: labels them.
+        classifier: gives the labels.
+        output: path of the output, or "-".
+        output_format: of the output.
+        batch_size: reviews (or windows of them) computed at once; None takes the default of the classifier's device.
     """
 
-    def __init__(self, options: Any, reviews: ReviewFile, classifier: "Classifier") -> None:
-        self.options = options
+    def __init__(
+        self,
+        reviews: ReviewFile,
+        classifier: "Classifier",
+        output: str,
+        output_format: OutputFormat,
+        batch_size: int | None = None,
+    ) -> None:
         self.reviews = reviews
         self.classifier = classifier
-        self.batch_size = options.batch_size or default_batch_size(options.ckpt_path)
-        output = Path(options.output)
-        # a pipe or a device cannot be gone on with either
-        is_file = options.output != STANDARD and (output.is_file() or not output.exists())
-        self.journal = Journal(output) if is_file else None
-        self.rows_a_window = max(_ROWS_A_WINDOW, _BATCHES_A_WINDOW * self.batch_size)
-        all_read = classifier.encoder.truncation == "windows"
-        self.characters_a_window = _CHARACTERS_A_WINDOW_ALL_READ if all_read else _CHARACTERS_A_WINDOW
+        self.output = output
+        self.output_format = output_format
+        self.batch_size = batch_size or (BATCH_SIZE_GPU if classifier.on_gpu else BATCH_SIZE_CPU)
+        self.rows_a_chunk = max(_ROWS_A_CHUNK, _BATCHES_A_CHUNK * self.batch_size)
+        path = Path(output)
+        # a pipe or a device cannot be resumed either
+        is_file = output != STANDARD and (path.is_file() or not path.exists())
+        self.journal = Journal(path) if is_file else None
+        self.done = Progress(model="", settings={})
         self.bad: list[int] = []
         self.n_empty = 0
-        self.n_done = 0
 
-    def run(self, total: int | None, columns: list[str]) -> int:
-        """Predicts what is not done yet; 1 where there were bad lines, else 0."""
+    def run(self, total: int | None, columns: list[str]) -> None:
+        """Labels the rows that are not done yet.
+
+        Args:
+            total: rows of the input, for the progress bar; None if not known.
+            columns: of the input; empty takes those of the first chunk.
+
+        Raises:
+            UserError: the output cannot be written or is of another prediction; or, once all others are done, lines of
+                the input that could not be read.
+        """
         from tqdm import tqdm
 
         rows = self._rows()
         if not columns:
-            # of standard input, the columns are those of its first window
-            first = list(islice(rows, self.rows_a_window))
+            first = list(islice(rows, self.rows_a_chunk))
             columns = list(dict.fromkeys(column for row in first for column in row.fields))
             rows = chain(first, rows)
-        columns = columns or [self.options.text_column]
-        start = Progress(model=self._model_hash(), settings=self._settings(), columns=columns)
-        done = self.journal.read(start) if self.journal else start
-        self.n_done = done.rows
-        if done.rows:
-            print(f"{self.options.output} holds {done.rows:,} rows already: going on from there", file=sys.stderr)
-        output = self.options.output
+        columns = columns or [self.reviews.text_column]
+        self.done = self._resume(rows, columns)
         # in a log, a line every ten seconds is enough
         interval = 0.1 if sys.stderr.isatty() else 10
-        with (
-            self._interrupts(),
-            write_errors(output, resumable=self.journal is not None),
-            open_output(output, done.size) as stream,
-            tqdm(total=total, initial=done.rows, unit=" reviews", file=sys.stderr, mininterval=interval) as bar,
-        ):
-            self._write(stream, columns, self._remaining(rows, done), done, bar)
+        try:
+            with (
+                write_errors(self.output, resumable=self.journal is not None),
+                open_output(self.output, self.done.size) as stream,
+                tqdm(total=total, initial=self.done.rows, unit=" reviews", mininterval=interval) as bar,
+            ):
+                self._write(stream, columns, rows, bar)
+        except Interrupted as error:
+            advice = "; the same command resumes from there" if self.journal else ""
+            raise Interrupted(error.signum, f"{error} after {self.done.rows:,} rows{advice}") from None
         if self.journal:
             self.journal.remove()
-        return self._report()
+        self._report()
 
-    def _write(
-        self,
-        stream: BinaryIO,
-        columns: list[str],
-        rows: Iterator[Row],
-        done: Progress,
-        bar: Any,
-    ) -> None:
-        writer = PredictionWriter(stream, self.options.output_format, columns, self.classifier.labels)
-        known = {*columns}
-        _tell_renamed(columns, writer)
+    def _resume(self, rows: Iterator[Row], columns: list[str]) -> Progress:
+        """What is done already; takes it from `rows`.
+
+        Raises:
+            UserError: the output is of another prediction.
+        """
+        if not self.journal:
+            return self.done
+        settings = {"columns": columns, "text_column": self.reviews.text_column, "output_format": self.output_format}
+        done = self.journal.read(Progress(hash_files(self.classifier.files), settings))
+        if done.rows:
+            if chain_hash("", islice(rows, done.rows)) != done.rows_hash:
+                raise self.journal.refusal("was begun from another input")
+            print(f"{self.output} holds {done.rows:,} rows already: resuming from there", file=sys.stderr)
+        return done
+
+    def _write(self, stream: BinaryIO, columns: list[str], rows: Iterable[Row], bar: Any) -> None:
+        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.labels)
+        for column, name in writer.renamed(columns).items():
+            if name != column:
+                print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
         if self.journal:
-            self.journal.write(done)
-        if not done.rows:
+            self.journal.write(self.done)
+        if not self.done.rows:
             writer.header()
-        for window in self._windows(rows):
-            kept = window
-            if self.options.output_format == "csv" and self.reviews.path == STANDARD:
-                kept = [row for row in window if self._fits(row, known, bar)]
-            writer.write(kept, self._predict_window(kept, bar))
+        known = set(columns)
+        for chunk in self._chunks(rows):
+            fitting = [row for row in chunk if self._fits(row, known)]
+            bar.update(len(chunk) - len(fitting))
+            writer.write(fitting, self._predict(fitting, bar))
+            done = replace(self.done, rows=self.done.rows + len(chunk))
             if self.journal:
-                rows_hash = chain_hash(done.rows_hash, window)
-                done = replace(done, rows=done.rows + len(window), rows_hash=rows_hash, size=sync(stream))
+                done = replace(done, rows_hash=chain_hash(done.rows_hash, chunk), size=sync(stream))
                 self.journal.write(done)
-            self.n_done += len(window)
+            self.done = done
 
-    def _predict_window(self, rows: list[Row], bar: Any) -> list[list[float] | None]:
+    def _predict(self, rows: list[Row], bar: Any) -> list[list[float] | None]:
         """The probabilities of each row; None for one with no text."""
         from src.inference.classifier import probabilities
 
         filled = [i for i, row in enumerate(rows) if row.text.strip()]
         self.n_empty += len(rows) - len(filled)
         bar.update(len(rows) - len(filled))
-        tokens = self.classifier.encoder.encode([rows[i].text for i in filled]) if filled else []
+        tokens = self.classifier.encoder.encode([rows[i].text for i in filled])
         logits = self.classifier.logits_of_tokens(tokens, self.batch_size, bar.update)
-        found: list[list[float] | None] = [None] * len(rows)
-        for i, row in zip(filled, probabilities(logits).tolist() if filled else [], strict=True):
-            found[i] = row
-        return found
+        found = dict(zip(filled, probabilities(logits).tolist(), strict=True))
+        return [found.get(i) for i in range(len(rows))]
 
-    @contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        """Adds to the message of a signal how far the prediction came."""
-        try:
-            yield
-        except Interrupted as error:
-            advice = "; the same command goes on from there" if self.journal else ""
-            raise Interrupted(error.signum, f"{error} after {self.n_done:,} rows{advice}") from None
-
-    # ---- rows to windows -------------------------------------------------------------------------------------------
+    # ---- rows ------------------------------------------------------------------------------------------------------
 
     def _rows(self) -> Iterator[Row]:
-        """The rows of the input; bad lines are told and left out."""
+        """The rows of the input; bad lines are reported and left out."""
         for row in self.reviews.rows():
             if isinstance(row, BadLine):
-                self._tell_bad(row)
+                self._leave_out(row)
             else:
                 yield row
 
-    def _remaining(self, rows: Iterator[Row], done: Progress) -> Iterator[Row]:
-        """The rows after those that are done.
-
-        Raises:
-            UserError: those that are done are not those that the input begins with.
-        """
-        if done.rows and chain_hash("", islice(rows, done.rows)) != done.rows_hash:
-            assert self.journal is not None
-            raise self.journal.mismatch()
-        return rows
-
-    def _windows(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        window: list[Row] = []
+    def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        by_windows = self.classifier.encoder.truncation == "windows"
+        most_characters = _CHARACTERS_A_CHUNK_OF_WINDOWS if by_windows else _CHARACTERS_A_CHUNK
+        chunk: list[Row] = []
         characters = 0
         for row in rows:
-            window.append(row)
+            chunk.append(row)
             characters += len(row.text)
-            if len(window) == self.rows_a_window or characters > self.characters_a_window:
-                yield window
-                window, characters = [], 0
-        if window:
-            yield window
+            if len(chunk) == self.rows_a_chunk or characters > most_characters:
+                yield chunk
+                chunk, characters = [], 0
+        if chunk:
+            yield chunk
 
-    def _fits(self, row: Row, known: set[str], bar: Any) -> bool:
-        """Whether the csv, whose header is written, has a column for each field of the row."""
-        extra = [column for column in row.fields if column not in known]
+    def _fits(self, row: Row, columns: set[str]) -> bool:
+        """Whether the output can hold all fields; standard input may have more after the csv header is written."""
+        extra = [field for field in row.fields if field not in columns] if self.output_format == "csv" else []
         if extra:
-            self._tell_bad(BadLine(row.number, f"has the field {extra[0]!r}, for which the csv has no column"))
-            bar.update(1)
+            self._leave_out(BadLine(row.number, f"has the field {extra[0]!r}, for which the csv has no column"))
         return not extra
 
-    # ---- what is said ----------------------------------------------------------------------------------------------
-
-    def _tell_bad(self, line: BadLine) -> None:
+    def _leave_out(self, line: BadLine) -> None:
         self.bad.append(line.number)
-        if len(self.bad) <= _BAD_LINES_TOLD:
+        if len(self.bad) <= _BAD_LINES_SHOWN:
             print(f"{self.reviews.name}, line {line.number}: {line.reason}", file=sys.stderr)
 
-    def _report(self) -> int:
+    def _report(self) -> None:
         if self.n_empty:
             print(f"{self.n_empty:,} reviews are empty and have no label", file=sys.stderr)
-        if not self.bad:
-            return 0
-        named = ", ".join(map(str, self.bad[:_BAD_LINES_TOLD])) + (", …" if len(self.bad) > _BAD_LINES_TOLD else "")
-        count = f"{len(self.bad):,} line{'s' if len(self.bad) > 1 else ''}"
-        raise UserError(f"{count} of {self.reviews.name} could not be read and are left out: {named}")
-
-    def _model_hash(self) -> str:
-        return hash_files(self.classifier.files) if self.journal else ""
-
-    def _settings(self) -> dict[str, str]:
-        return {"text_column": self.options.text_column, "output_format": self.options.output_format}
-
-
-def _tell_renamed(columns: list[str], writer: PredictionWriter) -> None:
-    for column, name in writer.renamed(columns).items():
-        if name != column:
-            print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
-
-
-def default_batch_size(ckpt_path: str) -> int:
-    """Reviews computed at once, where none is asked for."""
-    import torch
-
-    on_gpu = torch.cuda.is_available() and not ckpt_path.endswith(".onnx")
-    return BATCH_SIZE_GPU if on_gpu else BATCH_SIZE_CPU
+        if self.bad:
+            named = ", ".join(map(str, self.bad[:_BAD_LINES_SHOWN]))
+            named += ", …" if len(self.bad) > _BAD_LINES_SHOWN else ""
+            count = f"{len(self.bad):,} line{'s' if len(self.bad) > 1 else ''}"
+            raise UserError(f"{count} of {self.reviews.name} could not be read and are left out: {named}")

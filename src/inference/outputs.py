@@ -1,14 +1,12 @@
-"""Predictions to csv or jsonl, and the journal by which a killed prediction goes on.
+"""Writes predictions as csv or jsonl, and keeps the journal by which a killed prediction resumes.
 
-While a file is being written, `OUTPUT.partial` lies beside it. It says how many rows of the input are done, how many
-bytes of the output they are, and a hash of those rows and of the model. After each window of rows the output is
-flushed to the disk, then the journal is replaced. So whatever a kill leaves behind the bytes that the journal vouches
-for is cut off and computed again: no row is there twice, none is lost, and the file is the same to the byte as that of
-a prediction that was never killed.
+While an output is written, `OUTPUT.partial` lies beside it: the number of input rows that are done, the bytes of output
+that they take, and hashes of those rows and of the model. After each chunk of rows the output is flushed to the disk,
+then the journal is replaced. On resuming, all bytes after those that the journal counts are cut off and computed again.
+So no row is lost or written twice, and the file equals to the byte that of a prediction that was never killed.
 """
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -18,38 +16,36 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 from src.inference.inputs import STANDARD, Row
 from src.system.atomic import atomic_write, remove_unfinished
-from src.system.errors import UserError
+from src.system.errors import UserError, disk_is_full
 
 OutputFormat = Literal["csv", "jsonl"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is done of a prediction.
+    """How far a prediction is.
 
     Attributes:
         model: hash of the model's files.
-        settings: the other options that the output depends on.
-        columns: of the csv.
-        rows: of the input that are done, bad lines not counted.
+        settings: the other options that the output depends on (JSON types).
+        rows: rows of the input that are done, bad lines not counted.
         rows_hash: chained over those rows.
         size: bytes of the output that they take.
     """
 
     model: str
-    settings: dict[str, str]
-    columns: list[str]
+    settings: dict[str, Any]
     rows: int = 0
     rows_hash: str = ""
     size: int = 0
 
 
 def chain_hash(previous: str, rows: Iterable[Row]) -> str:
-    """Hash of all rows up to these, from the one of those before them."""
+    """The hash of all rows up to the last of `rows`, given that of the rows before them."""
     for row in rows:
         content = json.dumps(row.fields, default=_json_value, sort_keys=True)
         previous = hashlib.sha256(f"{previous}{content}".encode()).hexdigest()
@@ -57,7 +53,7 @@ def chain_hash(previous: str, rows: Iterable[Row]) -> str:
 
 
 def hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the contents of the files (1.3 GB/s here)."""
+    """SHA-256 over the contents of the files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
@@ -77,55 +73,51 @@ class Journal:
         self.path = output.with_name(output.name + ".partial")
 
     def read(self, start: Progress) -> Progress:
-        """Where the prediction `start` got to before it was killed; `start` itself where it is new.
+        """How far the prediction `start` got before it was killed; `start` itself if it is new.
 
         Raises:
-            UserError: the journal is of another prediction, or its output is not there any more.
+            UserError: the journal is of another prediction, or its output is gone.
         """
         try:
             found = Progress(**json.loads(self.path.read_text()))
         except FileNotFoundError:
             return start
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{self.path} is no journal of a prediction: {self._advice}") from error
+            raise self.refusal(f"was begun, but its journal {self.path} cannot be read") from error
         if found.rows == 0:
             return start
         if found.model != start.model:
-            raise UserError(f"{self.output} was begun with another model: {self._advice}")
-        if found.settings != start.settings or found.columns != start.columns:
-            raise UserError(f"{self.output} was begun with other options or other columns: {self._advice}")
+            raise self.refusal("was begun with another model")
+        if found.settings != start.settings:
+            raise self.refusal("was begun with other options or other columns")
         if not self.output.is_file() or self.output.stat().st_size < found.size:
-            raise UserError(f"{self.output} is shorter than when it was last written: {self._advice}")
+            raise self.refusal("is shorter than when it was last written")
         return found
 
-    @property
-    def _advice(self) -> str:
-        return f"delete {self.path} to begin anew, or name another --output"
+    def refusal(self, reason: str) -> UserError:
+        """The error that says why the output cannot be resumed."""
+        return UserError(f"{self.output} {reason}: delete {self.path} to start again, or name another --output")
 
     def write(self, progress: Progress) -> None:
-        """Records what is done; whole or not at all."""
+        """Replaces the file, durably."""
         with atomic_write(self.path) as unfinished:
             unfinished.write_text(json.dumps(asdict(progress)))
 
     def remove(self) -> None:
-        """The output is whole."""
+        """Deletes the file: the output is complete."""
         self.path.unlink(missing_ok=True)
         remove_unfinished(self.path)
 
-    def mismatch(self) -> UserError:
-        """The rows that were done are not those that the input begins with."""
-        return UserError(f"{self.output} was begun from another input: {self._advice}")
-
 
 class PredictionWriter:
-    """Rows with their predictions to a stream.
+    """Writes rows with their predictions.
 
-    Each has the columns of the input, then `label`, `score` (the label's probability) and `probability_NAME` of each
+    A row has the columns of the input, then `label`, `score` (the label's probability) and `probability_NAME` for each
     class. A column of the input that has one of these names is kept as `input_NAME`. A row with no text has no
     label and no probabilities: empty in csv, null in jsonl.
 
     Args:
-        stream: where to.
+        stream: to write to.
         output_format: csv or jsonl.
         input_columns: of the input, for csv.
         labels: names of the classes, in the order of the probabilities.
@@ -141,7 +133,7 @@ class PredictionWriter:
         self.columns = [*self.renamed(input_columns).values(), *self.added]
 
     def renamed(self, columns: Iterable[str]) -> dict[str, str]:
-        """The names that the columns of the input have in the output, in their order."""
+        """Column of the input to its name in the output, in the input's order."""
         names = {column: column for column in columns}
         taken = {*self.added, *names}
         for column in names.keys() & set(self.added):
@@ -151,12 +143,12 @@ class PredictionWriter:
         return names
 
     def header(self) -> None:
-        """Writes the names of the columns, where the format has them."""
+        """Writes the header, if the format has one."""
         if self.format == "csv":
             self._write_csv([self.columns])
 
     def write(self, rows: Sequence[Row], probabilities: Sequence[Sequence[float] | None]) -> None:
-        """Writes rows and flushes; None stands for a row with no text."""
+        """Writes rows and flushes; the probabilities of a row with no text are None."""
         records = [self._record(row, p) for row, p in zip(rows, probabilities, strict=True)]
         if self.format == "csv":
             self._write_csv([[_csv_value(record.get(column)) for column in self.columns] for record in records])
@@ -176,27 +168,19 @@ class PredictionWriter:
 
     def _write_csv(self, rows: Iterable[Iterable[Any]]) -> None:
         lines: list[str] = []
-        # Python before 3.11.9 quotes a field with a lone \r only where that is in the line terminator (cpython #67044):
-        # so lines get \r\n, which is cut off again
+        # Python before 3.11.9 quotes a field with a lone \r only if the line terminator has one (cpython #67044), so
+        # lines get \r\n, and the \r is cut off again
         csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
         self.stream.write("".join(line[:-2] + "\n" for line in lines).encode())
 
 
 @contextmanager
 def open_output(path: str, size: int) -> Iterator[BinaryIO]:
-    """Standard output, or a file of which the first `size` bytes are kept.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Opens standard output, or a file of which the first `size` bytes are kept."""
     if path == STANDARD:
-        yield cast(BinaryIO, sys.stdout.buffer)
+        yield sys.stdout.buffer
         return
-    try:
-        stream = open(path, "r+b" if size else "wb")  # noqa: SIM115  (closed below; only opening it is in the try)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    with stream:
+    with open(path, "r+b" if size else "wb") as stream:
         if size:
             stream.truncate(size)
             stream.seek(size)
@@ -204,7 +188,7 @@ def open_output(path: str, size: int) -> Iterator[BinaryIO]:
 
 
 def sync(stream: BinaryIO) -> int:
-    """Has what was written reach the disk; the size of the file."""
+    """Flushes a file to the disk; returns its size in bytes."""
     stream.flush()
     os.fsync(stream.fileno())
     return stream.tell()
@@ -212,11 +196,7 @@ def sync(stream: BinaryIO) -> int:
 
 @contextmanager
 def write_errors(output: str, resumable: bool) -> Iterator[None]:
-    """Tells a full disk, or a pipe that nobody reads any more, in one line.
-
-    Raises:
-        UserError: in place of such an OSError.
-    """
+    """Turns an OSError, such as that of a full disk or of a pipe that nobody reads any more, into a UserError."""
     try:
         yield
     except BrokenPipeError as error:
@@ -224,18 +204,15 @@ def write_errors(output: str, resumable: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise UserError("standard output was closed before the prediction was done") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        reason = "no space left on the device" if full else (error.strerror or str(error))
-        advice = "; once that is mended, the same command goes on where it stopped" if resumable else ""
+        reason = "no space left on the device" if disk_is_full(error) else (error.strerror or str(error))
+        advice = "; fix that, and the same command resumes where it stopped" if resumable else ""
         raise UserError(f"{output} could not be written: {reason}{advice}") from error
 
 
 def _csv_value(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=_json_value)
-    return repr(value) if isinstance(value, float) else value
+    return json.dumps(value, ensure_ascii=False, default=_json_value) if isinstance(value, dict | list) else value
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: Any) -> str:
     """What JSON has no type for: dates, decimals and bytes from parquet."""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

@@ -15,11 +15,11 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 from src.__main__ import main
 from src.exporting import classifier as classifier_export
-from src.exporting import onnx as onnx_export
 from src.inference.classifier import load, probabilities
 from tests.synthetic import synthetic_reviews
 
@@ -120,13 +120,17 @@ def test_fit_starts_from_the_folder(exported: Path, tiny_options: list[str], run
 
 def test_the_card_says_what_is_known(exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "# my-classifier\n" in card
     assert "accuracy 0.8750 (95% CI 0.6900–0.9566, Wilson; n=24); loss 0.2500, ece 0.1250." in card
-    assert "| dataset | reviews.csv |" in card
-    assert "| learning_rate | 0.003 |" in card
-    assert "| max_epochs | 6 |" in card
+    options = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert options["seed_everything"] == 42
+    assert options["trainer"]["max_epochs"] == 6
+    assert options["model"]["class_path"].endswith("BertClassifier")
+    assert options["model"]["init_args"]["learning_rate"] == 0.003
+    assert options["data"]["init_args"]["dataset"] == "reviews.csv"
+    assert options["data"]["init_args"]["train_size"] == 160
     assert f"- torch {torch.__version__}" in card
-    assert "neg or pos" in card
+    assert "one of 2 labels: neg, pos." in card
     assert "the first 100 reviews of reviews.csv" in card
     compared = [line.split(" | ") for line in card.splitlines() if line.startswith("| model") and "name" not in line]
     assert [line[0] for line in compared] == ["| model.safetensors", "| model.onnx", "| model_int8.onnx"]
@@ -135,22 +139,12 @@ def test_the_card_says_what_is_known(exported: Path) -> None:
     assert "/tmp" not in card
 
 
-def test_results_of_another_checkpoint_are_not_told(run_folder: Path, run_cli: Run) -> None:
-    shutil.copytree(run_folder, "version_0")
-    os.utime("version_0/test.json", (1, 1))  # older than the checkpoint: of one that was there before
-    assert run_cli("export", "--ckpt_path=version_0/checkpoints/best.ckpt", "--output=a")[0] == 0
-    os.utime("version_0/test.json")
-    assert run_cli("export", "--ckpt_path=version_0/checkpoints/last.ckpt", "--output=b")[0] == 0
-    for folder in ("a", "b"):
-        assert "had not been run on this checkpoint" in (Path(folder) / "README.md").read_text()
-
-
 def test_it_is_checked_on_the_reviews_of_the_training_or_on_generated_ones(
     tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=a")
     assert "same label as the checkpoint on 100 of 100 reviews" in out
-    assert "100 reviews of its own" in out
+    assert "100 reviews of its own validation and training data" in out
     monkeypatch.setattr("src.data.cache.cache_dir", lambda: Path("nowhere"))
     _, out, err = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=b")
     assert "100 texts of random words" in out
@@ -187,7 +181,7 @@ def test_the_card_of_windows_says_how_to_put_them_together(
     expected = load("other.ckpt")
     assert max(map(len, expected.encoder.encode(texts))) > 1
     card = Path("folder/README.md").read_text()
-    assert "The pipeline reads its start only" in card
+    assert "The pipeline reads the first window only" in card
     snippet = card.split("```python\n")[2].split("```")[0].replace("THIS_FOLDER", "folder")
     said: dict[str, Any] = {}
     exec(snippet, said)
@@ -209,7 +203,7 @@ def test_an_existing_folder_is_refused_and_left_alone(tiny_checkpoint: Path, run
 
 
 def test_a_file_that_differs_is_no_export(tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = onnx_export.write_onnx
+    original = classifier_export.write_onnx
 
     def write_wrong(network: BertForSequenceClassification, path: Path) -> None:
         with torch.no_grad():
@@ -218,7 +212,7 @@ def test_a_file_that_differs_is_no_export(tiny_checkpoint: Path, run_cli: Run, m
         with torch.no_grad():
             network.classifier.bias -= torch.tensor([0.0, 0.01])
 
-    monkeypatch.setattr(onnx_export, "write_onnx", write_wrong)
+    monkeypatch.setattr(classifier_export, "write_onnx", write_wrong)
     status, _, err = run_cli("export", f"--ckpt_path={tiny_checkpoint}", "--output=out", "--onnx")
     assert status == 1
     assert "the export failed its check: model.onnx" in err

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from src.inference import labelling
 from src.inference.classifier import load, probabilities
 from src.models.archive import Archive, network_in
 from src.runs.reading import read_checkpoint
@@ -32,7 +33,8 @@ def reviews() -> pd.DataFrame:
 
 
 def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    Path("stdin").write_bytes(content)
+    monkeypatch.setattr("sys.stdin", Path("stdin").open())  # noqa: SIM115
 
 
 def expected_probabilities(checkpoint: Path, texts: list[str]) -> np.ndarray:
@@ -139,6 +141,27 @@ def test_a_text_with_any_line_ends_stays_one_row_of_a_csv(tiny_checkpoint: Path,
         assert [row["text"] for row in csv.DictReader(stream)] == texts
 
 
+def test_a_table_without_rows_keeps_its_columns(tiny_checkpoint: Path, run_cli: Run) -> None:
+    Path("in.csv").write_text("id,text\n")
+    assert run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.csv", "--output=out.csv")[0] == 0
+    assert Path("out.csv").read_text() == f"id,text,{','.join(ADDED)}\n"
+
+
+def test_a_field_that_standard_input_has_too_late_is_a_bad_line(
+    tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header of a csv is written with the first chunk of rows."""
+    monkeypatch.setattr(labelling, "_ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(labelling, "_BATCHES_A_CHUNK", 1)
+    lines = [{"text": "great", "id": 1}, {"text": "awful"}, {"text": "dull", "new": 1}, {"text": "great", "id": 4}]
+    stdin_of(monkeypatch, "\n".join(map(json.dumps, lines)).encode())
+    arguments = ["predict", "--ckpt_path", str(tiny_checkpoint), "--input=-", "--input_format=jsonl", "--output=-"]
+    status, out, err = run_cli(*arguments, "--batch_size=1")
+    assert status == 1
+    assert "standard input, line 3: has the field 'new', for which the csv has no column" in err
+    assert list(pd.read_csv(io.StringIO(out)).text) == ["great", "awful", "great"]
+
+
 def test_another_text_column(tiny_checkpoint: Path, run_cli: Run) -> None:
     Path("in.csv").write_text("review,text\ngreat,1\nawful,2\n")
     base = ("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.csv", "--output=o.csv")
@@ -166,6 +189,14 @@ def test_empty_texts_have_no_label_and_long_ones_are_cut_as_in_training(tiny_che
     assert out[1] == {"text": "", **dict.fromkeys(ADDED)}
     cut = expected_probabilities(tiny_checkpoint, ["great " * 61 + "dull"])
     assert out[4]["probability_neg"] == pytest.approx(cut[0, 0], abs=2e-6)
+
+
+def test_a_file_of_empty_texts_only(tiny_checkpoint: Path, run_cli: Run) -> None:
+    Path("in.txt").write_text("\n\n")
+    status, _, err = run_cli("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.txt", "--output=out.csv")
+    assert status == 0
+    assert "2 reviews are empty" in err
+    assert Path("out.csv").read_text().splitlines()[1:] == [",,,,"] * 2
 
 
 def test_bad_lines_are_named_and_the_rest_is_done(tiny_checkpoint: Path, run_cli: Run) -> None:
@@ -215,6 +246,8 @@ def test_the_python_interface_gives_the_logits_of_the_plain_network(
         (["--input=empty.csv"], 1, "is empty"),
         (["--output=in.csv"], 1, "is the input itself"),
         (["--output=out.xlsx"], 2, "--output_format"),
+        (["--output=folder.csv"], 1, "is a folder"),
+        (["--output=in.csv/out.csv"], 1, "cannot be made"),
         (["--batch_size=0"], 2, "1 or more"),
         (["--batch_size=many"], 2, "batch_size"),
         (["--nonsense=1"], 2, "nonsense"),
@@ -226,6 +259,7 @@ def test_mistakes_are_told_in_one_line(
     Path("in.csv").write_text("text\ngreat\n")
     Path("in.doc").write_text("great\n")
     Path("empty.csv").write_text("")
+    Path("folder.csv").mkdir()
     options = {"--ckpt_path": str(tiny_checkpoint), "--input": "in.csv", "--output": "out.csv"}
     options |= dict(item.split("=") for item in change)
     found, _, err = run_cli("predict", *(f"{name}={value}" for name, value in options.items()))
@@ -233,6 +267,14 @@ def test_mistakes_are_told_in_one_line(
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
     assert reason in err
+
+
+def test_a_full_disk_is_told_in_one_line(run_cli: Run, tiny_checkpoint: Path) -> None:
+    Path("in.csv").write_text("text\ngreat\n")
+    base = ("predict", "--ckpt_path", str(tiny_checkpoint), "--input=in.csv")
+    status, _, err = run_cli(*base, "--output=/dev/full", "--output_format=csv")
+    assert status == 1
+    assert err.splitlines()[-1] == "error: /dev/full could not be written: no space left on the device"
 
 
 def test_an_option_that_is_missing_is_told_in_one_line(run_cli: Run) -> None:

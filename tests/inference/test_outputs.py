@@ -1,4 +1,4 @@
-"""A prediction that was stopped or killed goes on, and ends with the bytes of one that was left alone."""
+"""A prediction that was stopped or killed resumes, and ends with the bytes of one that never was."""
 
 import json
 import os
@@ -21,10 +21,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def stop_at_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes windows of 16 rows, and has SIGTERM come within the given one."""
-    monkeypatch.setattr(labelling, "_ROWS_A_WINDOW", 16)
-    monkeypatch.setattr(labelling, "_BATCHES_A_WINDOW", 1)
+def stop_at_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes chunks of 16 rows, and sends SIGTERM within the given one."""
+    monkeypatch.setattr(labelling, "_ROWS_A_CHUNK", 16)
+    monkeypatch.setattr(labelling, "_BATCHES_A_CHUNK", 1)
     original = Classifier.logits_of_tokens
 
     def stop(at: int) -> None:
@@ -43,20 +43,20 @@ def stop_at_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
-    suffix: str, reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_window: Callable[[int], None]
+def test_a_stopped_prediction_resumes_and_ends_with_the_same_bytes(
+    suffix: str, reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_chunk: Callable[[int], None]
 ) -> None:
     base = ("predict", "--ckpt_path", str(tiny_checkpoint), f"--input={reviews_csv}")
-    stop_at_window(0)
+    stop_at_chunk(0)
     assert run_cli(*base, f"--output=whole{suffix}")[0] == 0
-    stop_at_window(4)
+    stop_at_chunk(4)
     status, _, err = run_cli(*base, f"--output=out{suffix}")
     assert status == 143
-    assert "SIGTERM after 48 rows; the same command goes on" in err
+    assert "SIGTERM after 48 rows; the same command resumes" in err
     # what a kill in the midst of writing leaves
     with Path(f"out{suffix}").open("a") as stream:
         stream.write("half a li")
-    stop_at_window(0)
+    stop_at_chunk(0)
     status, _, err = run_cli(*base, f"--output=out{suffix}")
     assert status == 0
     assert "holds 48 rows already" in err
@@ -65,16 +65,16 @@ def test_a_stopped_prediction_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_a_partial_output_of_another_input_model_or_format_is_left_alone(
-    reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_window: Callable[[int], None]
+    reviews_csv: Path, tiny_checkpoint: Path, run_cli: Run, stop_at_chunk: Callable[[int], None]
 ) -> None:
     def start(checkpoint: Path, source: Path, *more: str) -> tuple[int, str]:
         status, _, err = run_cli("predict", f"--ckpt_path={checkpoint}", f"--input={source}", "--output=out.csv", *more)
         return status, err.splitlines()[-1]
 
-    stop_at_window(3)
+    stop_at_chunk(3)
     assert start(tiny_checkpoint, reviews_csv)[0] == 143
     before = Path("out.csv").read_bytes()
-    stop_at_window(0)
+    stop_at_chunk(0)
     other = pd.read_csv(reviews_csv)
     other.loc[20, "text"] = "another"
     other.to_csv("other.csv", index=False)

@@ -1,0 +1,117 @@
+"""The model card: metadata that the Hub reads, and results of the exported checkpoint only."""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from src.exporting.model_card import Agreement, write_card, write_pretrainer_card
+from src.models.archive import Archive
+from src.runs.reading import Checkpoint, read_checkpoint
+
+_FIGURES = {"accuracy": 0.875, "accuracy_low": 0.69, "accuracy_high": 0.9566, "loss": None, "f1": 0.87654321, "n": 24}
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """best.ckpt in a copy of the run; a card that asked the network would fail."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network is asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    shutil.copytree(tiny_checkpoint.parents[1], "version_0")
+    return read_checkpoint(Path("version_0/checkpoints/best.ckpt").absolute())
+
+
+def _write_results(checkpoint: Checkpoint, file: str, **figures: object) -> Path:
+    path = checkpoint.path.parents[1] / file
+    path.write_text(json.dumps(_FIGURES | {"checkpoint": "checkpoints/best.ckpt"} | figures))
+    return path
+
+
+def _card_of(checkpoint: Checkpoint) -> ModelCard:
+    compared = [Agreement("model.safetensors", 100, 100, 1e-8)]
+    write_card(Path(), "my-classifier", checkpoint, Archive.of(checkpoint), compared, "100 reviews")
+    return ModelCard.load("README.md")
+
+
+def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint: Checkpoint) -> None:
+    _write_results(checkpoint, "test.json")
+    _write_results(checkpoint, "validate.json", accuracy=1.0)
+    card = _card_of(checkpoint)
+    assert card.data.model_name == "my-classifier"
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.tags == ["bert", "text-classification"]
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {"accuracy": 0.875, "f1": 0.8765}
+    assert {result.dataset_name for result in card.data.eval_results} == {"reviews.csv"}
+    # the data and the weights are local: neither ids of the Hub, nor licence, nor language
+    unknown = ("base_model", "datasets", "language", "license")
+    assert not [name for name in unknown if card.data.get(name) is not None]
+    assert "- Test: accuracy 0.8750 (95% CI 0.6900–0.9566, Wilson; n=24); f1 0.8765.\n" in card.text
+    assert "- Validation: accuracy 1.0000" in card.text
+    assert "optimistic" in card.text
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "known"),
+    [
+        ("bert-base-uncased", "imdb", ("google-bert/bert-base-uncased", "apache-2.0", "stanfordnlp/imdb", "en")),
+        ("someone/some-bert", "someone/reviews", ("someone/some-bert", None, "someone/reviews", None)),
+        ("folder-that-is-gone", "./gone.csv", (None, None, None, None)),
+        ("package://gone/model", "data/gone.parquet", (None, None, None, None)),
+    ],
+)
+def test_metadata_name_what_is_of_the_hub(
+    model: str, dataset: str, known: tuple[str | None, ...], checkpoint: Checkpoint
+) -> None:
+    content = checkpoint.content
+    content["hyper_parameters"]["model_name_or_path"] = model
+    content["datamodule_hyper_parameters"]["dataset"] = dataset
+    data = _card_of(checkpoint).data
+    assert (data.base_model, data.license, data.datasets, data.language) == known
+    assert data.eval_results is None
+
+
+def test_results_of_another_checkpoint_are_left_out(checkpoint: Checkpoint) -> None:
+    path = _write_results(checkpoint, "test.json")
+    os.utime(path, (1, 1))  # older than the checkpoint: of one that was there before
+    assert "had not been run on this checkpoint" in _card_of(checkpoint).text
+    os.utime(path)
+    assert "had not been run on this checkpoint" not in _card_of(checkpoint).text
+    assert (
+        "had not been run on this checkpoint" in _card_of(read_checkpoint(checkpoint.path.with_name("last.ckpt"))).text
+    )
+
+
+def test_no_path_of_this_machine_is_told(checkpoint: Checkpoint) -> None:
+    content = checkpoint.content
+    content["datamodule_hyper_parameters"] |= {"where": {"file": "/home/me/a.csv"}, "held_out": ["/home/me/b.yaml"]}
+    text = _card_of(checkpoint).text
+    assert "a.csv" in text
+    assert "- b.yaml" in text
+    assert "/home" not in text
+    assert "/tmp" not in text
+
+
+def test_the_card_of_a_pretrainer_has_its_figures_and_how_to_fine_tune_it(checkpoint: Checkpoint) -> None:
+    content = checkpoint.content
+    content["hyper_parameters"] |= {"model_name_or_path": "bert-base-uncased", "from_scratch": {"layers": 2}}
+    content["datamodule_hyper_parameters"] |= {"next_sentence": False, "held_out": ["mine.yaml"]}
+    figures = {"mlm_loss": 2.5, "perplexity": 12.1825, "mlm_accuracy": 0.5, "nsp_accuracy": None, "n": 1234}
+    _write_results(checkpoint, "validate.json", **figures)
+    write_pretrainer_card(Path(), "my-bert", checkpoint, 12345)
+    card = ModelCard.load("README.md")
+    assert card.data.pipeline_tag == "fill-mask"
+    assert card.data.base_model is None, "only its vocabulary and sizes were taken"
+    assert "fit --config mine.yaml --model.model_name_or_path THIS_FOLDER" in card.text
+    assert "12,345" in card.text
+    assert "The next-sentence head is untrained." in card.text
+    assert "mlm_loss 2.5000, perplexity 12.1825, mlm_accuracy 0.5000 (n=1,234 masked tokens)." in card.text
+    assert f"- torch {torch.__version__}" in card.text
