@@ -50,13 +50,13 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     """Writes our pairs of the first epoch as a data set for the peer, unmasked; returns their number and tokens."""
     import datasets
     import torch
-    from src.system.pretrained import load_tokenizer
 
     from src.data.cache import cache_dir
     from src.data.corpus.prepared import CorpusSelection, prepare_corpus
     from src.data.corpus.sequences import Sequences
     from src.data.held_out import held_out_of
     from src.data.sources import find_source
+    from src.system.pretrained import load_tokenizer
 
     datasets.disable_progress_bars()
     model, dataset = quickstart_inputs()
