@@ -37,7 +37,7 @@ trainer:
     init_args: {every_n_train_steps: 3}
 """
 _BEGUN = "effective batch"  # in the line that a run prints when training begins
-_TIMES = ["train/reviews_per_s", "train/tokens_per_s", "train/share_of_gemm"]
+_TIMES = ["train/reviews_per_s", "train/tokens_per_s"]
 
 
 def main() -> int:

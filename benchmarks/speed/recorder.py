@@ -65,10 +65,7 @@ class Recorder:
 
 
 def gemm_rate(seconds: float = 0.2) -> float:
-    """Operations a second of the fastest fp32 product of two 1,024 × 1,024 matrices within `seconds`.
-
-    A copy of `src.callbacks.throughput.gemm_rate`, so that a peer's process imports nothing of this project.
-    """
+    """Operations a second of the fastest fp32 product of two 1,024 × 1,024 matrices within `seconds`."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Measures training speed: reviews and tokens per second, padding, and the share of the CPU's peak."""
+"""Measures training speed: reviews and tokens per second, and padding."""
 
 import time
 from typing import Any
@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch.utils.benchmark import Timer
-from transformers import PretrainedConfig
 
 from src.data.base import PreparedDataModule
 from src.models.base import Batch, TransformerModule
@@ -17,26 +15,23 @@ _MOST_STEPS = 100
 
 
 class Throughput(Callback):
-    """Measures `train/reviews_per_s`, `train/tokens_per_s`, `train/padding_waste` and `train/share_of_gemm`.
+    """Measures `train/reviews_per_s`, `train/tokens_per_s` and `train/padding_waste`.
 
     `StepLog` logs them. Each value covers the steps since the last row of the log. Only the steps are timed, not the
     loading of batches between them. On a GPU, CUDA events time the steps, so that the program never waits for the GPU.
 
     If reviews are read in windows, the number of reviews is the number of windows over their mean number per review.
-    `padding_waste` is the share of padding among all tokens computed. `share_of_gemm` (on a CPU only) is the rate of
-    floating-point operations that the real tokens need, over the rate of an fp32 matrix product measured after the
-    first steps: model FLOPs utilisation (MFU) against a measured peak.
+    `padding_waste` is the share of padding among all tokens computed.
     """
 
     def __init__(self) -> None:
         self._device = ""
-        self._gemm_rate = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._rows = self._computed = 0
         self._tokens: int | torch.Tensor = 0
-        self._flops = self._seconds = 0.0
+        self._seconds = 0.0
         self._steps: list[tuple[Any, Any]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,10 +56,6 @@ class Throughput(Callback):
         self._steps.append((self._started, self._now()))
         if len(self._steps) == _MOST_STEPS:
             self._add_up()
-        if self._device == "cpu":
-            assert isinstance(pl_module, TransformerModule)
-            assert pl_module.model is not None
-            self._flops += training_flops(pl_module.model.config, lengths, pl_module.count_masked_tokens(batch))
 
     def metrics(self, trainer: Trainer) -> dict[str, float]:
         """The values since the last call, by their names in the log; empty if there was no step."""
@@ -77,9 +68,6 @@ class Throughput(Callback):
             "train/tokens_per_s": tokens * trainer.world_size / self._seconds,
             "train/padding_waste": 1 - tokens / self._computed,
         }
-        if self._device == "cpu":
-            self._gemm_rate = self._gemm_rate or gemm_rate()  # not earlier, since users wait for the first step
-            row["train/share_of_gemm"] = self._flops / self._seconds / self._gemm_rate
         self._reset()
         return row
 
@@ -98,31 +86,3 @@ class Throughput(Callback):
                 end.synchronize()
             self._seconds += begin.elapsed_time(end) / 1000 if self._device == "cuda" else end - begin
         self._steps.clear()
-
-
-def training_flops(config: PretrainedConfig, lengths: torch.Tensor, masked: int = 0) -> float:
-    """Floating-point operations of a training step of the plain encoder on rows of these lengths, without padding.
-
-    Per layer and token, the matrix products take 2·(4h² + 2·h·f) operations and attention 4·h·(length). The head over
-    a vocabulary of v takes 2·(h² + h·v) for each of the `masked` tokens. A training step takes three times the forward
-    pass. Embeddings, norms and a head over labels are left out: they are below 1%.
-
-    Args:
-        config: of the network.
-        lengths: tokens of each row, of shape (rows,).
-        masked: tokens at which the head over the vocabulary is computed.
-    """
-    hidden = config.hidden_size
-    inner = getattr(config, "intermediate_size", 4 * hidden)
-    layers = config.num_hidden_layers
-    n = lengths.double()
-    forward = layers * (n * 2 * (4 * hidden**2 + 2 * hidden * inner) + 4 * hidden * n**2).sum()
-    forward += masked * 2 * (hidden**2 + hidden * config.vocab_size)
-    return 3 * float(forward)
-
-
-def gemm_rate() -> float:
-    """Floating-point operations per second of an fp32 matrix product (1,024 × 1,024 × 1,024) on this CPU now."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    timer = Timer("torch.mm(a, b)", globals={"torch": torch, "a": a, "b": b}, num_threads=torch.get_num_threads())
-    return 2 * 1024**3 / min(timer.blocked_autorange(min_run_time=0.3).times)

@@ -216,10 +216,6 @@ class TransformerModule(lightning.LightningModule):
         """The means of the epoch so far; called at its end."""
         return {f"train/{name}": value for name, value in self.described(self.epoch_means.take()).items()}
 
-    def count_masked_tokens(self, batch: Batch) -> int:
-        """The number of tokens of a batch that are to be predicted over the vocabulary; none in a classifier."""
-        return 0
-
     def described(self, means: dict[str, float]) -> dict[str, float]:
         """What is logged of these means; a subclass may add what follows from them."""
         return means

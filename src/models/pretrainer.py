@@ -193,9 +193,6 @@ class BertPretrainer(TransformerModule):
             self._eval_mean(name).update(values, weights)
         self.eval_masked.update(scores["mlm_loss"][1].sum())
 
-    def count_masked_tokens(self, batch: Batch) -> int:
-        return int((batch["labels"] != IGNORED_LABEL).sum())
-
     def on_validation_epoch_end(self) -> None:
         means = {name: float(self._eval_mean(name).compute()) for name in self.eval_means}
         figures = {**self.described(means), "n": float(self.eval_masked.compute())}

@@ -28,7 +28,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _figures(log: Path) -> pd.DataFrame:
     frame = pd.read_csv(log)
-    return frame.drop(columns=[name for name in frame if name.endswith("_per_s") or name.endswith("share_of_gemm")])
+    return frame.drop(columns=[name for name in frame if name.endswith("_per_s")])
 
 
 def test_from_fit_to_a_fine_tuned_classifier(

@@ -28,7 +28,7 @@ trainer:
   - class_path: src.callbacks.last_checkpoint.LastCheckpoint
     init_args: {every_n_train_steps: 2}
 """
-_TIMES = ["train/reviews_per_s", "train/tokens_per_s", "train/share_of_gemm"]
+_TIMES = ["train/reviews_per_s", "train/tokens_per_s"]
 
 
 def _outcome(run: Path) -> dict[str, Any]:
