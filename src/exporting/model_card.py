@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from src.data.fingerprints import READ_TEXTS
 from src.data.held_out import finetuning_config
 from src.data.tokens import Encoder
-from src.models.archive import READ_TEXTS, Archive
+from src.models.archive import Archive
 from src.runs import folders
 
 _PACKAGES = ("torch", "transformers", "lightning", "onnxruntime")
