@@ -54,7 +54,7 @@ def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, lowest: flo
     """
     n, right, mean = confidence_bins(confidence, correct)
     used = n > 0
-    ece = np.abs(right - mean * n).sum() / n.sum()
+    ece = np.abs(right - mean * n).sum() / max(n.sum(), 1)
     figure = Figure(figsize=(5, 5), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     curve.plot([lowest, 1], [lowest, 1], color="0.6", linestyle="--", label="perfect calibration")
@@ -113,7 +113,8 @@ def accuracy_by_length(lengths: np.ndarray, correct: np.ndarray) -> Figure:
 def _plot_accuracy(axes: Axes, x: np.ndarray, right: np.ndarray, n: np.ndarray, **style: Any) -> None:
     """Plots `right` out of `n` with 95% intervals; `style` goes to matplotlib's errorbar."""
     share = right / n
-    low, high = np.transpose([wilson_interval(int(k), int(m)) for k, m in zip(right, n, strict=True)])
+    intervals = [wilson_interval(int(k), int(m)) for k, m in zip(right, n, strict=True)]
+    low, high = np.reshape(intervals, (-1, 2)).T  # none where all confidences are NaN
     # rounding may put an end of the interval just on the wrong side of the share
     errors = np.maximum([share - low, high - share], 0)
     axes.errorbar(x, share, yerr=errors, capsize=4, **style)
