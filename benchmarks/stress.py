@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from src.runs.folders import LAST, runs
+from src.runs.directories import LAST, runs
 
 _WORK = Path("build") / "stress"
 _CONFIG = """

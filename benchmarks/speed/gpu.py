@@ -22,9 +22,9 @@ _EVALUATED = 64
 _GPU = ["--config=configs/trainer/gpu.yaml"]
 
 VARIANTS: dict[str, tuple[str | None, list[str]]] = {
-    "A: Trainer, tutorial, fp32": ("benchmarks.peers.tutorial", []),
+    "A: Trainer, tutorial, fp32": ("benchmarks.peers.hf_trainer_tutorial", []),
     "ours, imdb.yaml, fp32": (None, []),
-    "B: Trainer, expert, bf16": ("benchmarks.peers.expert", ["--bf16"]),
+    "B: Trainer, expert, bf16": ("benchmarks.peers.hf_trainer_expert", ["--bf16"]),
     "ours, gpu.yaml, not compiled": (None, [*_GPU, "--model.torch_compile=false"]),
     "ours, gpu.yaml": (None, _GPU),
 }
@@ -73,7 +73,7 @@ def command(name: str, model: str, reviews: int, directory: Path) -> list[str]:
         "--trainer.devices=1",
         "--trainer.max_epochs=1",
         f"--trainer.default_root_dir={directory}",
-        "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe",
+        "--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe",
     )
 
 

@@ -143,7 +143,7 @@ def main(args: Sequence[str] | None = None) -> None:
         measure_apart,
         lambda row: f"{given.reviews / row['seconds']:.1f} reviews/s",
     )
-    from src.models.folder import PREPROCESSING
+    from src.models.exported_folder import PREPROCESSING
 
     cut = json.loads((folder / PREPROCESSING).read_text())
     body = f"""{given.reviews:,} real reviews, batches of {_BATCH_SIZE}, {given.repeats} repeats, medians; the ratio is

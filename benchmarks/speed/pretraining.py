@@ -52,9 +52,9 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     import torch
 
     from src.data.cache import cache_dir
-    from src.data.corpus.prepared import CorpusSelection, prepare_corpus
+    from src.data.corpus.held_out import held_out_of
+    from src.data.corpus.prepared_corpus import CorpusSelection, prepare_corpus
     from src.data.corpus.sequences import Sequences
-    from src.data.held_out import held_out_of
     from src.data.sources import find_source
     from src.system.pretrained import load_tokenizer
 
@@ -82,11 +82,19 @@ def measure(name: str, repeat: int, rows: Path, reviews: int) -> Row:
     log = WORK / "logs" / f"pretraining-{name}-{repeat}.log"
     if name == "peer":
         model = str(quickstart_inputs()[0])
-        command = [sys.executable, "-m", "benchmarks.peers.pretraining", "--model", model, "--rows", str(rows)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.peers.hf_trainer_pretraining",
+            "--model",
+            model,
+            "--rows",
+            str(rows),
+        ]
         command += ["--output_dir", str(directory)]
     else:
         dropout = "null" if name == "same" else "0"
-        probe = "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe"
+        probe = "--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe"
         command = ours("fit", *options(reviews, directory), f"--model.attention_dropout={dropout}", probe)
     report, process = run_recorded(command, log)
     return {
@@ -103,7 +111,7 @@ def _losses(name: str, directory: Path) -> list[float]:
         return [row["loss"] for row in history if "loss" in row]
     import pandas as pd
 
-    from src.runs.folders import runs
+    from src.runs.directories import runs
 
     losses: list[float] = pd.read_csv(runs(directory)[0] / "metrics.csv")["train/loss"].dropna().tolist()
     return losses

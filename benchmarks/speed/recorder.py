@@ -1,7 +1,8 @@
 """Records a run from within: the time and page faults of each training step, evaluation, and data preparation.
 
-Both sides use this one clock: `benchmarks.speed.lightning_probe` under `python -m src`, `benchmarks.peers.probe` under
-the Hugging Face Trainer. The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rate of an fp32
+Both sides use this one clock: `benchmarks.speed.recorder_callback` under `python -m src`, and
+`benchmarks.peers.recorder_callback` under the Hugging Face Trainer.
+The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rate of an fp32
 matrix product is measured; that time and its page faults are subtracted.
 
 Only light imports at the top, since the time from the command to the first step includes this module.

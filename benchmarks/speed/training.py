@@ -5,8 +5,8 @@
     python -m benchmarks.speed.training --reviews 1000 --repeats 5
 
 Real reviews and the quickstart's weights. Each figure comes from its own process, which runs what a user would run:
-`benchmarks/peers/tutorial.py` (A), `benchmarks/peers/expert.py` (B) and `python -m src` (ours), one epoch each over the
-same rows, alternating. A stopped program continues.
+`hf_trainer_tutorial.py` (A) and `hf_trainer_expert.py` (B) in `benchmarks/peers/`, and `python -m src` (ours), an epoch
+each over the same rows, alternating. A stopped program continues.
 
 248 reviews are 31 batches: as many as the Trainer sorts by length at a time when it trains on 1,000.
 """
@@ -25,8 +25,8 @@ from benchmarks.repeats import Row, arguments, measure_all
 from benchmarks.report import publish
 from benchmarks.speed.training_page import DEFINITIONS, figures, render
 
-_PROBE = "--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe"
-_PROFILER = "--trainer.profiler=benchmarks.speed.lightning_probe.PrepareProfiler"
+_PROBE = "--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe"
+_PROFILER = "--trainer.profiler=benchmarks.speed.recorder_callback.PrepareProfiler"
 _HELD_BACK = 500  # rows at the end of the shuffle, which `--data.test_size` takes
 
 
@@ -102,7 +102,7 @@ def needed_flops(reviews: int) -> dict[str, float]:
     from datasets import disable_progress_bars, load_dataset
     from transformers import AutoConfig, AutoTokenizer
 
-    from src.data.tokens import Encoder
+    from src.data.tokenization import Encoder
 
     disable_progress_bars()
     model, dataset = quickstart_inputs()

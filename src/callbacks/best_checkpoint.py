@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from src.runs.folders import BEST
+from src.runs.directories import BEST
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from src.models.base import Batch
-from src.runs.folders import LAST
-from src.runs.reading import FINISHED_KEY
+from src.runs.checkpoint_reading import FINISHED_KEY
+from src.runs.directories import LAST
 
 
 class LastCheckpoint(Checkpoint):

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from src.runs import folders
-from src.runs.reading import Checkpoint, read_checkpoint
+from src.runs import directories
+from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UsageError, UserError, one_line
 
 SUBCOMMANDS = ("fit", "validate", "test")
@@ -84,7 +84,9 @@ def read_command(args: list[str]) -> Command:
     root = Path(_last([".", *(config.section("trainer").get("default_root_dir") for config in configs), *roots]) or ".")
     resumes = name == "fit" and meant == "last"
     checkpoint = (
-        folders.find_interrupted(root) if resumes else read_checkpoint(folders.find_checkpoint(str(meant), root))
+        directories.find_interrupted(root)
+        if resumes
+        else read_checkpoint(directories.find_checkpoint(str(meant), root))
     )
     finished = resumes and checkpoint.finished and not _trains_longer(rest, configs, checkpoint)
     configs = configs or [_run_config(checkpoint)]
@@ -96,7 +98,7 @@ def _trains_longer(flags: list[str], configs: list[Config], checkpoint: Checkpoi
     """Whether flags or configs say how long to train, and not what the finished run was told."""
     if any(flag.startswith("--trainer.max_") for flag in flags):
         return True
-    path = folders.run_of(checkpoint.path) / folders.CONFIG
+    path = directories.run_of(checkpoint.path) / directories.CONFIG
     before = _limits(_read_config(str(path))) if path.is_file() else {}
     return any(before.get(name) != value for config in configs for name, value in _limits(config).items())
 
@@ -122,7 +124,7 @@ def _read_config(name: str) -> Config:
 
 
 def _run_config(checkpoint: Checkpoint) -> Config:
-    path = folders.run_of(checkpoint.path) / folders.CONFIG
+    path = directories.run_of(checkpoint.path) / directories.CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint.path} lies in no run's directory ({path} is missing): give its --config")
     return _read_config(str(path))

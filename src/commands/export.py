@@ -63,9 +63,9 @@ def _export(options: Any) -> None:
 
         check_installed()
     with quick_imports():
-        from src.models.archive import PretrainerArchive
-        from src.runs.folders import find_checkpoint
-        from src.runs.reading import read_checkpoint
+        from src.models.checkpoint_format import PretrainerArchive
+        from src.runs.checkpoint_reading import read_checkpoint
+        from src.runs.directories import find_checkpoint
 
     checkpoint = read_checkpoint(find_checkpoint(options.ckpt_path, Path()))
     is_pretrainer = PretrainerArchive.SECTION in checkpoint.content

@@ -13,19 +13,19 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from src.callbacks.run_config import RunConfig
-from src.commands import next_steps, trainer
+from src.callbacks.config_yaml import RunConfig
+from src.commands import loggers_and_callbacks, next_steps
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
 from src.commands.help import print_help
-from src.commands.refusals import as_user_error
+from src.commands.library_errors import as_user_error
 from src.data.base import PreparedDataModule
 from src.data.imdb import ImdbDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401  (so that YAML may name it alone)
 from src.models.base import TransformerModule
 from src.models.classifier import BertClassifier
 from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
-from src.runs import folders
-from src.runs.writing import DurableCheckpointIO
+from src.runs import directories
+from src.runs.checkpoint_writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
 from src.system.quiet import hush_libraries
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
@@ -121,7 +121,7 @@ class ReviewCLI(LightningCLI):
             config["plugins"] = [*plugins, DurableCheckpointIO(checkpoint)]
         config["use_distributed_sampler"] = False  # src.data.batches deals the rows
         if config.get("logger") in (None, True):
-            config["logger"] = trainer.loggers(self.run, self.command.name == "fit", checkpoint)
+            config["logger"] = loggers_and_callbacks.loggers(self.run, self.command.name == "fit", checkpoint)
         config["callbacks"] = self._callbacks(config)
         try:
             return super().instantiate_trainer(**kwargs)
@@ -130,18 +130,18 @@ class ReviewCLI(LightningCLI):
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
-            return folders.run_of(self.command.checkpoint.path)
-        return folders.next_run(Path(config.get("default_root_dir") or ".").absolute())
+            return directories.run_of(self.command.checkpoint.path)
+        return directories.next_run(Path(config.get("default_root_dir") or ".").absolute())
 
     def _callbacks(self, config: Any) -> list[Any]:
         configured = _as_list(config.get("callbacks"))
-        if config.get("enable_progress_bar") is not False and (bar := trainer.progress_bar(configured)):
+        if config.get("enable_progress_bar") is not False and (bar := loggers_and_callbacks.progress_bar(configured)):
             configured.append(bar)
             config["enable_progress_bar"] = sys.stdout.isatty()
         if self.command.name == "fit":
-            return trainer.fit_callbacks(configured, self.run, self.model)
+            return loggers_and_callbacks.fit_callbacks(configured, self.run, self.model)
         if self.command.checkpoint is not None:
-            return trainer.evaluation_callbacks(configured, self.run, self.model, self.command.checkpoint)
+            return loggers_and_callbacks.evaluation_callbacks(configured, self.run, self.model, self.command.checkpoint)
         return configured
 
     # ---- subcommands -----------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class ReviewCLI(LightningCLI):
         """Says what came out, and what to type next."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             named = (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-            best = next(callback for callback in named if callback.filename == folders.BEST.stem)
+            best = next(callback for callback in named if callback.filename == directories.BEST.stem)
             next_steps.after_fit(self.trainer, self.model, self.datamodule, best, self.run)
 
     def after_test(self) -> None:
@@ -182,12 +182,12 @@ def _run(args: list[str]) -> int:
         return 0
     if command.checkpoint and command.finished:
         print(
-            f"{folders.shown(command.checkpoint.path)}: this run is finished; to train it further, raise the limit "
+            f"{directories.shown(command.checkpoint.path)}: this run is finished; to train it further, raise the limit "
             "that ended it: --trainer.max_epochs, --trainer.max_steps or --trainer.max_time"
         )
         return 0
     if command.checkpoint and not os.environ.get("LOCAL_RANK"):
-        print(f"Checkpoint: {folders.shown(command.checkpoint.path)}")
+        print(f"Checkpoint: {directories.shown(command.checkpoint.path)}")
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:

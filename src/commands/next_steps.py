@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.data.base import PreparedDataModule
-from src.data.held_out import finetuning_config
+from src.data.corpus.held_out import finetuning_config
 from src.models.base import TransformerModule
 from src.models.pretrainer import BertPretrainer
-from src.runs import folders
+from src.runs import directories
 
 
 def after_fit(
@@ -32,9 +32,10 @@ def after_fit(
     if reason := _ended_by(trainer):
         _print_step("Ended early", f"after step {trainer.global_step}, by {reason}")
     if best.best_model_score is None:
-        print(f"Nothing was validated, so there is no best checkpoint; the last: {folders.shown(run / folders.LAST)}")
+        last = directories.shown(run / directories.LAST)
+        print(f"Nothing was validated, so there is no best checkpoint; the last: {last}")
     else:
-        checkpoint = folders.shown(best.best_model_path)
+        checkpoint = directories.shown(best.best_model_path)
         monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
         print(f"Best {monitored}: {float(best.best_model_score):.4f}")
         print(f"Best checkpoint: {checkpoint}")
@@ -50,7 +51,7 @@ def after_fit(
 def after_test(trainer: Trainer, checkpoint: Path) -> None:
     """Prints what to do with the tested checkpoint."""
     print()
-    given = f"--ckpt_path {folders.shown(checkpoint)}"
+    given = f"--ckpt_path {directories.shown(checkpoint)}"
     _print_step("Label your own", f"python -m src predict {given} --input reviews.csv --output labels.csv")
     _print_step("Export it", f"python -m src export {given} --output my-model")
     _print_tensorboard_command(trainer)
@@ -69,7 +70,7 @@ def _ended_by(trainer: Trainer) -> str:
 def _print_tensorboard_command(trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            _print_step("See the curves", f"tensorboard --logdir {folders.shown(logger.root_dir)}")
+            _print_step("See the curves", f"tensorboard --logdir {directories.shown(logger.root_dir)}")
 
 
 def _print_step(purpose: str, command: str) -> None:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from src.inference.inputs import STANDARD, Format, ReviewFile
-from src.inference.labelling import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
-from src.inference.outputs import OutputFormat
+from src.inference.input_files import STANDARD, Format, ReviewFile
+from src.inference.output_files import OutputFormat
+from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
 from src.system.signals import interrupted_by_signals
@@ -106,7 +106,7 @@ def _check_output(output: str, source: str) -> None:
 def _load(name: str) -> "Classifier":
     with quick_imports():
         from src.inference.classifier import load
-        from src.runs.folders import find_checkpoint
+        from src.runs.directories import find_checkpoint
 
     path = Path(name).expanduser()
     if name in ("best", "last") and not path.exists():

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from src.data.batches import EvalBatches, TrainBatches, TrainLoader
-from src.data.tokenizers import DEFAULT, PretrainedTokenizer, TokenizerSource
-from src.runs.reading import changed_options
+from src.data.tokenizer_source import DEFAULT, PretrainedTokenizer, TokenizerSource
+from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed
 

@@ -14,9 +14,9 @@ from src.data.base import PreparedDataModule
 from src.data.batches import Collator, Padding, PreparedReviews, PreparedWindows
 from src.data.cache import cache_dir
 from src.data.fingerprints import hash_texts
-from src.data.reviews import USES, Prepared, Selection, prepare_reviews
+from src.data.prepared_reviews import USES, Prepared, Selection, prepare_reviews
 from src.data.sources import find_source
-from src.data.tokens import Encoder, Truncation, check_length
+from src.data.tokenization import Encoder, Truncation, check_length
 from src.system.errors import UserError
 
 

@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
 from src.data.cache import cache_dir
-from src.data.corpus.prepared import Corpus, CorpusSelection, prepare_corpus
+from src.data.corpus.held_out import held_out_of
+from src.data.corpus.prepared_corpus import Corpus, CorpusSelection, prepare_corpus
 from src.data.corpus.sequences import DrawnBatches, SequenceCollator, Sequences
-from src.data.held_out import held_out_of
 from src.data.sources import find_source
-from src.data.tokens import check_length
+from src.data.tokenization import check_length
 from src.system.errors import UserError
 from src.system.seeds import run_seed
 

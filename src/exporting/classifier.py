@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from src.exporting.model_card import Agreement, write_card
 from src.exporting.onnx import write_int8, write_onnx
 from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
-from src.inference.inputs import ReviewFile, Row
-from src.models.archive import Archive, network_in
-from src.models.folder import WEIGHTS, read_folder, read_network, save_folder
-from src.runs.reading import Checkpoint
+from src.inference.input_files import ReviewFile, Row
+from src.models.checkpoint_format import Archive, network_in
+from src.models.exported_folder import WEIGHTS, read_folder, read_network, save_folder
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError
 
 ONNX = "model.onnx"

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from src.data.corpus.held_out import finetuning_config
 from src.data.fingerprints import READ_TEXTS
-from src.data.held_out import finetuning_config
-from src.models.archive import Archive
-from src.runs import folders
-from src.runs.reading import Checkpoint
+from src.models.checkpoint_format import Archive
+from src.runs import directories
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError
 from src.system.locations import locate
 
@@ -161,7 +161,7 @@ def _hub_id(name: str | None) -> str | None:
 
 def _results_of(path: Path, file: str) -> dict[str, Any] | None:
     """The figures in `file` of the run, if they are of this very checkpoint and not of an older state of it."""
-    run = folders.run_of(path)
+    run = directories.run_of(path)
     result = run / file
     if not result.is_file() or result.stat().st_mtime < path.stat().st_mtime:
         return None
@@ -172,7 +172,7 @@ def _results_of(path: Path, file: str) -> dict[str, Any] | None:
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     """The options of the training, as `fit --config` takes them."""
     options: dict[str, Any] = {}
-    config = folders.run_of(checkpoint.path) / folders.CONFIG
+    config = directories.run_of(checkpoint.path) / directories.CONFIG
     if config.is_file() and isinstance(content := yaml.safe_load(config.read_text()), dict):
         trainer = content.get("trainer") or {}
         options["seed_everything"] = content.get("seed_everything")

@@ -9,9 +9,9 @@ from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedMod
 
 from src.data.fingerprints import save_hashes
 from src.exporting.model_card import write_pretrainer_card
-from src.models.archive import PretrainerArchive, load_weights
-from src.models.folder import save_network, save_tokenizer
-from src.runs.reading import Checkpoint
+from src.models.checkpoint_format import PretrainerArchive, load_weights
+from src.models.exported_folder import save_network, save_tokenizer
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError
 from src.system.quiet import quiet
 

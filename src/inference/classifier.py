@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from src.data.tokens import Encoder
-from src.models.archive import Archive, network_in
-from src.models.folder import WEIGHTS, read_folder, read_network
+from src.data.tokenization import Encoder
+from src.models.checkpoint_format import Archive, network_in
+from src.models.exported_folder import WEIGHTS, read_folder, read_network
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
-from src.runs.reading import read_checkpoint
+from src.runs.checkpoint_reading import read_checkpoint
 from src.system.errors import UserError, one_line
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]

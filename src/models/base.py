@@ -11,13 +11,13 @@ from torchmetrics.aggregation import BaseAggregator
 from transformers import PreTrainedModel
 
 from src.data.base import PreparedDataModule
-from src.data.tokens import tokenizer_facts
-from src.models.archive import Archive, PretrainerArchive
+from src.data.tokenization import tokenizer_facts
+from src.models.checkpoint_format import Archive, PretrainerArchive
 from src.models.kernels.dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.running_means import RunningMeans
-from src.runs.reading import changed_options
+from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed, step_seed
 

@@ -11,8 +11,8 @@ from torchmetrics import MetricCollection
 
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
-from src.models.archive import Archive, network_in
 from src.models.base import Batch, TransformerModule
+from src.models.checkpoint_format import Archive, network_in
 from src.models.heads import linear_probe as probing
 from src.models.heads.mean_pooling import Pooling
 from src.models.heads.windows import mean_over_windows
@@ -21,7 +21,7 @@ from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
 from src.models.running_means import RunningMeans, WeightedMean
-from src.runs.reading import Checkpoint
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError
 
 

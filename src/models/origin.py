@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from src.data.fingerprints import read_hashes
-from src.data.tokenizers import longest_input
-from src.models.archive import Archive, PretrainerArchive, check_shapes
+from src.data.tokenizer_source import longest_input
+from src.models.checkpoint_format import Archive, PretrainerArchive, check_shapes
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
-from src.runs.reading import Checkpoint
+from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained
 from src.system.errors import UserError
 from src.system.locations import locate

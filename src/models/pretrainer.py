@@ -11,8 +11,8 @@ from transformers import BertForPreTraining
 
 from src.data.labels import IGNORED_LABEL
 from src.data.pretraining import PretrainingDataModule
-from src.models.archive import PretrainerArchive
 from src.models.base import Batch, TransformerModule
+from src.models.checkpoint_format import PretrainerArchive
 from src.models.kernels.last_layer import compute_last_layer_where_chosen
 from src.models.optimizer import Schedule
 from src.models.origin import PretrainerOrigin

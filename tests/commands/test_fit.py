@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from src.runs import folders
+from src.runs import directories
 from tests.processes import run
 from tests.synthetic import synthetic_reviews
 
@@ -111,7 +111,7 @@ def test_a_directory_that_another_run_has_taken_meanwhile_is_left_to_it(
     assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
     taken = Path("lightning_logs/version_0").absolute()
     kept = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file() and "events" not in path.name}
-    monkeypatch.setattr(folders, "next_run", lambda _: taken)  # as one sees it that looks a moment earlier
+    monkeypatch.setattr(directories, "next_run", lambda _: taken)  # as one sees it that looks a moment earlier
     status, _, err = run_cli("fit", *tiny_options, "--trainer.max_epochs=1", "--seed_everything=1")
     assert status == 1
     assert err.splitlines()[-1] == f"error: another run, started at the same time, has taken {taken}: start again"

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from src.inference import labelling
+from src.inference import prediction
 from src.inference.classifier import load, probabilities
-from src.models.archive import Archive, network_in
-from src.runs.reading import read_checkpoint
+from src.models.checkpoint_format import Archive, network_in
+from src.runs.checkpoint_reading import read_checkpoint
 from tests.conftest import write_reviews
 from tests.synthetic import synthetic_reviews
 
@@ -151,8 +151,8 @@ def test_a_field_that_standard_input_has_too_late_is_a_bad_line(
     tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header of a csv is written with the first chunk of rows."""
-    monkeypatch.setattr(labelling, "_ROWS_A_CHUNK", 2)
-    monkeypatch.setattr(labelling, "_BATCHES_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
     lines = [{"text": "great", "id": 1}, {"text": "awful"}, {"text": "dull", "new": 1}, {"text": "great", "id": 4}]
     stdin_of(monkeypatch, "\n".join(map(json.dumps, lines)).encode())
     arguments = ["predict", "--ckpt_path", str(tiny_checkpoint), "--input=-", "--input_format=jsonl", "--output=-"]

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Tokenizer
 
-from src.callbacks.run_csv import RunCSVLogger
+from src.callbacks.metrics_csv import RunCSVLogger
 from tests.processes import run
 
 # 44 rows: 6 batches an epoch, the last of 4; dropout is on, as in the tiny model's config

@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from src.exporting.model_card import Agreement, write_card, write_pretrainer_card
-from src.models.archive import Archive
-from src.runs.reading import Checkpoint, read_checkpoint
+from src.models.checkpoint_format import Archive
+from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 
 _FIGURES = {"accuracy": 0.875, "accuracy_low": 0.69, "accuracy_high": 0.9566, "loss": None, "f1": 0.87654321, "n": 24}
 

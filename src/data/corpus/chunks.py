@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sentencex
 from transformers import PreTrainedTokenizerBase
 
-from src.data.tokens import token_ids
+from src.data.tokenization import token_ids
 
 Tokens = list[int]
 

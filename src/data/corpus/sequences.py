@@ -36,7 +36,7 @@ class Sequences(Dataset[Row]):
     draws as one that never stopped. A number without an epoch, as evaluation asks for, always gives the same sequence.
 
     Args:
-        rows: prepared chunks (`src.data.corpus.prepared`).
+        rows: prepared chunks (`src.data.corpus.prepared_corpus`).
         tokenizer: that they were made with.
         sequence_length: tokens of a sequence, special tokens included.
         mask_rate: probability of a token to be masked.

@@ -1,6 +1,6 @@
 """Peer B: the Hugging Face Trainer as someone would set it who knows it well.
 
-    python -m benchmarks.peers.expert --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
+    python -m benchmarks.peers.hf_trainer_expert --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
 
 As peer A, but each batch is padded to its own longest review, and batches hold reviews of similar length. Evaluation
 batches stay at 8: in random order, larger ones have more padding.
@@ -18,8 +18,8 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.peers.probe import HuggingFaceProbe
-from benchmarks.peers.tutorial import accuracy, parse, select_rows, settings, train_and_evaluate
+from benchmarks.peers.hf_trainer_tutorial import accuracy, parse, select_rows, settings, train_and_evaluate
+from benchmarks.peers.recorder_callback import HuggingFaceProbe
 
 # batches that the Trainer sorts by length at a time, with 1,000 reviews in batches of 8
 _SORTED_BATCHES = 31

@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from src.runs.folders import CONFIG
+from src.runs.directories import CONFIG
 from src.system.atomic import atomic_write
 from src.system.errors import UserError
 

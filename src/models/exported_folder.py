@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from src.data.fingerprints import read_hashes, save_hashes
-from src.data.tokens import Encoder
-from src.models.archive import Archive, tokenizer_to_files
+from src.data.tokenization import Encoder
+from src.models.checkpoint_format import Archive, tokenizer_to_files
 from src.system import pretrained
 from src.system.errors import UserError
 from src.system.quiet import quiet

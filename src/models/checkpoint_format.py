@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from src.data.tokens import Encoder
-from src.runs.reading import Checkpoint
+from src.data.tokenization import Encoder
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError, one_line
 
 FORMAT = 2

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from src.runs.reading import Checkpoint, read_checkpoint
+from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full, one_line
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.inference.inputs import BadLine, ReviewFile, Row
+from src.inference.input_files import BadLine, ReviewFile, Row
 from src.system.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that record `python -m src`: `--trainer.callbacks+=benchmarks.speed.lightning_probe.LightningProbe`."""
+"""Callbacks that record `python -m src`: `--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe`."""
 
 from typing import Any
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from src.data.corpus.prepared import Corpus, CorpusSelection, prepare_corpus
+from src.data.corpus.held_out import held_out_of
+from src.data.corpus.prepared_corpus import Corpus, CorpusSelection, prepare_corpus
 from src.data.fingerprints import hash_texts
-from src.data.held_out import held_out_of
 from src.data.sources import find_source
-from src.data.subsets import shuffled
+from src.data.splits import shuffled
 from src.system.errors import UserError
 from tests.synthetic import synthetic_corpus
 

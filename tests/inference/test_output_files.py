@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from src.inference import labelling
+from src.inference import prediction
 from src.inference.classifier import Classifier
 
 Run = Callable[..., tuple[int, str, str]]
@@ -23,8 +23,8 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def stop_at_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes chunks of 16 rows, and sends SIGTERM within the given one."""
-    monkeypatch.setattr(labelling, "_ROWS_A_CHUNK", 16)
-    monkeypatch.setattr(labelling, "_BATCHES_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 16)
+    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
     original = Classifier.logits_of_tokens
 
     def stop(at: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.writing import DurableCheckpointIO
+from src.runs.checkpoint_writing import DurableCheckpointIO
 from src.system.errors import Interrupted
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from src.callbacks.review_list import escape, review_list, shorten
+from src.callbacks.report_reviews import escape, review_list, shorten
 
 TAG = re.compile(r"<[^>]*>")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.tokens import tokenizer_facts
-from src.models.archive import FORMAT, Archive
-from src.runs.reading import Checkpoint, read_checkpoint
+from src.data.tokenization import tokenizer_facts
+from src.models.checkpoint_format import FORMAT, Archive
+from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from src.callbacks.review_list import review_list
+from src.callbacks.report_reviews import review_list
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch, TransformerModule
@@ -120,16 +120,16 @@ def _step(trainer: Trainer, pl_module: LightningModule) -> int:
 
 def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows, subset: str, step: int) -> None:
     # matplotlib takes a second to import
-    from src.callbacks import figures
+    from src.callbacks import report_figures
 
     writer, names = logger.experiment, data.label_names
     predicted, confidence = rows.probabilities.argmax(axis=1), rows.probabilities.max(axis=1)
     correct = predicted == rows.label
     lengths = data.lengths(subset)[rows.position]
     for tag, figure in (
-        ("confusion_matrix", figures.confusion_matrix(rows.label, predicted, names)),
-        ("calibration", figures.reliability_diagram(confidence, correct, 1 / len(names))),
-        ("accuracy_by_length", figures.accuracy_by_length(lengths, correct)),
+        ("confusion_matrix", report_figures.confusion_matrix(rows.label, predicted, names)),
+        ("calibration", report_figures.reliability_diagram(confidence, correct, 1 / len(names))),
+        ("accuracy_by_length", report_figures.accuracy_by_length(lengths, correct)),
     ):
         writer.add_figure(f"{subset}/{tag}", figure, step)
 

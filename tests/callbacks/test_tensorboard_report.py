@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from src.models.archive import tokenizer_from_files
+from src.models.checkpoint_format import tokenizer_from_files
 from tests import processes
 from tests.synthetic import synthetic_reviews
 

@@ -1,6 +1,6 @@
 """Peer A: the tutorial's text classification script for the Hugging Face Trainer, with the tutorial's settings.
 
-    python -m benchmarks.peers.tutorial --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
+    python -m benchmarks.peers.hf_trainer_tutorial --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
 
 Reviews are padded to the model's 512 tokens, in batches of 8, at learning rate 5e-5, over 3 epochs. Differences from
 the tutorial: the rows (the same as ours), no evaluation within training, and a callback that reads the clock.
@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
-from benchmarks.peers.probe import HuggingFaceProbe
+from benchmarks.peers.recorder_callback import HuggingFaceProbe
 
 
 def parse(doc: str | None) -> argparse.Namespace:

@@ -10,9 +10,9 @@ import yaml
 
 from src.data.cache import ROWS_AT_ONCE, cache_dir
 from src.data.fingerprints import hash_texts
-from src.data.reviews import Selection, labelled_splits
+from src.data.prepared_reviews import Selection, labelled_splits
 from src.data.sources import Source, find_source
-from src.data.subsets import choose_rows
+from src.data.splits import choose_rows
 from src.system.errors import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from src.models.metrics import wilson_interval
-from src.runs.reading import Checkpoint
+from src.runs.checkpoint_reading import Checkpoint
 from src.system.atomic import atomic_write
 
 

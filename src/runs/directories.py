@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from src.runs.reading import Checkpoint, read_checkpoint
+from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UserError
 
 LOGS = "lightning_logs"

@@ -12,12 +12,12 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from src.data.cache import ROWS_AT_ONCE, cache_key, map_into, prepare_once, stored_rows
 from src.data.corpus.chunks import Chunker
+from src.data.corpus.held_out import HeldOut
 from src.data.fingerprints import hash_texts
-from src.data.held_out import HeldOut
-from src.data.reviews import USES, select_rows
+from src.data.prepared_reviews import USES, select_rows
 from src.data.sources import Source
-from src.data.subsets import choose_rows
-from src.data.tokens import check_texts, tokenizer_facts
+from src.data.splits import choose_rows
+from src.data.tokenization import check_texts, tokenizer_facts
 from src.system.errors import UserError
 
 _COUNTS, _TOKENIZER, _TEXTS = "counts.json", "tokenizer", "texts.npy"

@@ -1,6 +1,6 @@
 """The peer for pre-training: `BertForPreTraining` under the Hugging Face Trainer.
 
-    python -m benchmarks.peers.pretraining --model DIR --rows DIR --output_dir DIR
+    python -m benchmarks.peers.hf_trainer_pretraining --model DIR --rows DIR --output_dir DIR
 
 The rows are pairs of segments that are there already (`input_ids`, `token_type_ids`, `next_sentence_label`); they are
 masked anew in every batch by `DataCollatorForLanguageModeling`, which pads to the batch's longest.
@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.peers.probe import HuggingFaceProbe
+from benchmarks.peers.recorder_callback import HuggingFaceProbe
 
 
 def main() -> None:

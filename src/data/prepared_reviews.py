@@ -13,8 +13,8 @@ import numpy as np
 from src.data.cache import ROWS_AT_ONCE, cache_key, map_into, prepare_once, stored_rows
 from src.data.labels import label_ids, label_names
 from src.data.sources import Source
-from src.data.subsets import Rows, choose_rows
-from src.data.tokens import Encoder, check_texts, tokenizer_facts
+from src.data.splits import Rows, choose_rows
+from src.data.tokenization import Encoder, check_texts, tokenizer_facts
 from src.system.errors import UserError
 
 LABELS_FILE = "labels.json"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from src.data.subsets import choose_rows, shuffled
+from src.data.splits import choose_rows, shuffled
 from src.system.errors import UserError
 
 

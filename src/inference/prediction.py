@@ -7,8 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from src.inference.inputs import STANDARD, BadLine, ReviewFile, Row
-from src.inference.outputs import (
+from src.inference.input_files import STANDARD, BadLine, ReviewFile, Row
+from src.inference.output_files import (
     Journal,
     OutputFormat,
     PredictionWriter,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from src.callbacks.figures import (
+from src.callbacks.report_figures import (
     accuracy_by_length,
     confidence_bins,
     confusion_matrix,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.data.tokens import Encoder, Truncation, check_length, check_texts, cut, tokenizer_facts
+from src.data.tokenization import Encoder, Truncation, check_length, check_texts, cut, tokenizer_facts
 from src.system.errors import UserError
 from tests.models.families import save_roberta_tokenizer
 from tests.synthetic import synthetic_reviews

@@ -9,20 +9,20 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.graceful_stop import GracefulStop
-from src.callbacks.hyperparameters import Hyperparameters
 from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.metrics_csv import RunCSVLogger
 from src.callbacks.progress import PlainProgress, Summary
-from src.callbacks.report import Report
-from src.callbacks.results import Results
-from src.callbacks.run_csv import RunCSVLogger
+from src.callbacks.results_json import Results
 from src.callbacks.step_log import StepLog
+from src.callbacks.tensorboard_hparams import Hyperparameters
+from src.callbacks.tensorboard_report import Report
 from src.callbacks.throughput import Throughput
 from src.models.base import TransformerModule
 from src.models.classifier import BertClassifier
-from src.runs import folders, reading
+from src.runs import checkpoint_reading, directories
 
 
-def loggers(run: Path, fit: bool, checkpoint: reading.Checkpoint | None) -> list[Logger]:
+def loggers(run: Path, fit: bool, checkpoint: checkpoint_reading.Checkpoint | None) -> list[Logger]:
     """TensorBoard, and in `fit` metrics.csv, all in the run's directory.
 
     Args:
@@ -60,8 +60,8 @@ def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModul
     saving = [callback for callback in configured if isinstance(callback, Checkpoint)]
     own = [callback for callback in saving if isinstance(callback, ModelCheckpoint)]
     for checkpoint in own:
-        checkpoint.dirpath = checkpoint.dirpath or str(run / folders.BEST.parent)
-    best = next((checkpoint for checkpoint in own if checkpoint.filename == folders.BEST.stem), None)
+        checkpoint.dirpath = checkpoint.dirpath or str(run / directories.BEST.parent)
+    best = next((checkpoint for checkpoint in own if checkpoint.filename == directories.BEST.stem), None)
     best = best or BestCheckpoint(run, model.monitor, model.monitor_mode)
     last = next((callback for callback in saving if isinstance(callback, LastCheckpoint)), None) or LastCheckpoint()
     last.run = run
@@ -81,7 +81,7 @@ def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModul
 
 
 def evaluation_callbacks(
-    configured: list[Callback], run: Path, model: TransformerModule, checkpoint: reading.Checkpoint
+    configured: list[Callback], run: Path, model: TransformerModule, checkpoint: checkpoint_reading.Checkpoint
 ) -> list[Callback]:
     """The user's callbacks, and those that write what `checkpoint` scored."""
     return [*configured, *_reports(configured, model), Results(run, checkpoint)]
