@@ -13,7 +13,8 @@ from src.models.classifier import BertClassifier
 
 
 def test_a_trainer_made_in_python_returns_the_figures(tiny_bert: Path, reviews_csv: Path) -> None:
-    data = ImdbDataModule(dataset=str(reviews_csv), train_size=48, val_size=24, test_size=24, max_length=64)
+    sizes = {"train_size": 48, "val_size": 24, "test_size": 24, "max_length": 64}
+    data = ImdbDataModule(dataset=str(reviews_csv), tokenizer=str(tiny_bert), **sizes)
     model = BertClassifier(str(tiny_bert), learning_rate=3e-3)
     trainer = lightning.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
     trainer.fit(model, datamodule=data)
