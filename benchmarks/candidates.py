@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.data.batches import FILLER_ROW, Collator, EvalBatches, PreparedReviews, PreparedWindows
+from src.data.batches import FILLER_ROW, EvalBatches
+from src.data.examples import Collator, ReviewExamples, WindowExamples
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch
@@ -107,8 +108,8 @@ class WholeReviews(ImdbDataModule):
     `--data=benchmarks.candidates.WholeReviews`; `batch_size` is then in reviews.
     """
 
-    def dataset(self, name: str) -> PreparedReviews:
-        return PreparedReviews(self.splits[name].remove_columns(["text", "row"]))
+    def dataset(self, name: str) -> ReviewExamples:
+        return ReviewExamples(self.splits[name])
 
     def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
         collator = super().collator(name)
@@ -119,7 +120,7 @@ class WholeReviews(ImdbDataModule):
     def train_rows_once(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Window by window, for the linear probe."""
         windows = super().dataset("train")
-        assert isinstance(windows, PreparedWindows)
+        assert isinstance(windows, WindowExamples)
         batches = EvalBatches(windows.lengths, self.hparams["eval_batch_size"] or 8, rank=0, world_size=1)
         return DataLoader(windows, batch_sampler=batches, collate_fn=super().collator("train"))
 
@@ -127,12 +128,11 @@ class WholeReviews(ImdbDataModule):
 class RandomWindows(ImdbDataModule):
     """Cuts the windows of training elsewhere each time: `--data=benchmarks.candidates.RandomWindows`."""
 
-    def dataset(self, name: str) -> PreparedReviews:
-        rows = self.splits[name].remove_columns(["text", "row"])
-        return _WindowsAnywhere(rows) if name == "train" else PreparedReviews(rows)
+    def dataset(self, name: str) -> ReviewExamples:
+        return (_WindowsAnywhere if name == "train" else ReviewExamples)(self.splits[name])
 
 
-class _WindowsAnywhere(PreparedWindows):
+class _WindowsAnywhere(WindowExamples):
     """Each window as long as it was, from a random place of its review. For tokenizers that add [CLS] and [SEP].
 
     The places come from one stream, the same for each seed, and a resumed run begins it anew.
@@ -146,7 +146,7 @@ class _WindowsAnywhere(PreparedWindows):
         windows = super().__getitems__(indices)
         if indices == [FILLER_ROW]:
             return windows
-        reviews = PreparedReviews.__getitems__(self, self._review[indices].tolist())
+        reviews = ReviewExamples.__getitems__(self, self._review[indices].tolist())
         return [self._moved(window, review) for window, review in zip(windows, reviews, strict=True)]
 
     def _moved(self, window: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Report(lightning.Callback):
             writer.add_text(f"{name}/{tag}", self._reviews(data, rows, name, chosen), step)
 
     def _reviews(self, data: Any, rows: EvaluatedRows, name: str, chosen: np.ndarray) -> str:
-        reviews = data.texts(name)[rows.position[chosen].tolist()]
+        reviews = data.splits[name][rows.position[chosen].tolist()]
         return review_list(
             reviews["row"],
             [data.label_names[k] for k in rows.label[chosen]],

@@ -138,14 +138,12 @@ def _prepared_texts(key: str) -> list[str]:
     texts: list[str] = []
     if not key:
         return texts
-    import datasets
+    from src.data.cache import Prepared, cache_dir
 
-    from src.data.cache import cache_dir
-
+    prepared = Prepared(key, cache_dir() / key, found=True)
     for split in ("val", "train"):
         try:
-            rows = datasets.load_from_disk(str(cache_dir() / key / split))
-            texts += rows["text"][: _N_REVIEWS - len(texts)]
+            texts += prepared.rows(split)["text"][: _N_REVIEWS - len(texts)]
         except (OSError, KeyError, ValueError):  # not there, or prepared by another version
             continue
     return texts
