@@ -18,8 +18,8 @@ from src.runs.reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed
 
-# options that change how rows are cut into steps, and all that do not change the rows
-_STEP_OPTIONS = ("batch_size", "group_by_length")
+_STEP_OPTIONS = ("batch_size", "group_by_length")  # how rows are cut into steps
+# all that do not change which rows there are, nor their tokens
 _LOADING_OPTIONS = (*_STEP_OPTIONS, "eval_batch_size", "num_workers", "padding")
 
 

@@ -17,7 +17,7 @@ from src.data.batches import (
     share_of,
 )
 from src.data.examples import Collator, WindowExamples
-from tests.data.test_examples import rows_of_one_window
+from tests.data.conftest import rows_of_one_window
 
 
 def _realistic_lengths(n: int, cut_at: int = 512, seed: int = 0) -> np.ndarray:

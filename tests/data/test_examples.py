@@ -7,20 +7,7 @@ import torch
 from src.data.batches import FILLER_ROW
 from src.data.examples import Collator, ReviewExamples, WindowExamples
 from src.data.labels import IGNORED_LABEL
-
-
-def rows_of_one_window(n: int) -> datasets.Dataset:
-    """Prepared rows of one window each: row i is i + 1 tokens long."""
-    lengths = range(1, n + 1)
-    ids = [[7] * length for length in lengths]
-    return datasets.Dataset.from_dict(
-        {
-            "input_ids": ids,
-            "windows": [[length] for length in lengths],
-            "length": list(lengths),
-            "label": list(range(n)),
-        }
-    )
+from tests.data.conftest import rows_of_one_window
 
 
 def _rows_in_windows() -> datasets.Dataset:
