@@ -61,7 +61,7 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     datasets.disable_progress_bars()
     model, dataset = quickstart_inputs()
     tokenizer = load_tokenizer(str(model))
-    selection = CorpusSelection({"source": "imdb"}, "train", "text", reviews, 0, 42, _LENGTH, pairs=True)
+    selection = CorpusSelection({"source": "imdb"}, "train", "text", reviews, 0, 42, _LENGTH, next_sentence=True)
     held_out = held_out_of(["configs/quickstart.yaml"])
     corpus = prepare_corpus(find_source(str(dataset), None, cache_dir()), selection, tokenizer, held_out)
     stored = corpus.rows("train")

@@ -142,7 +142,7 @@ def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows,
         ("most_wrong", wrong[np.argsort(-confidence[wrong], kind="stable")][:_REVIEWS_A_LIST]),
         ("least_sure", np.argsort(confidence, kind="stable")[:_REVIEWS_A_LIST]),
     ):
-        reviews = data.texts(subset)[rows.position[chosen].tolist()]
+        reviews = data.splits[subset][rows.position[chosen].tolist()]
         text = review_list(
             reviews["row"],
             [names[k] for k in rows.label[chosen]],

@@ -1,4 +1,4 @@
-"""Base class of the data modules: prepared rows on disk, dealt to the ranks as batches."""
+"""Base class of the data modules: prepared rows, dealt to the ranks as batches."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,36 +8,39 @@ import datasets
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from src.data.batches import EvalBatches, TrainBatches, TrainLoader
+from src.data.batches import Batch, EvalBatches, TrainBatches, TrainLoader
+from src.data.examples import Example, Examples
 from src.data.tokenizer_source import DEFAULT, PretrainedTokenizer, TokenizerSource
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed
 
-# how rows are cut into steps, not what the rows are
-_STEP_OPTIONS = ("batch_size", "group_by_length")
+_STEP_OPTIONS = ("batch_size", "group_by_length")  # how rows are cut into steps
+# all that do not change which rows there are, nor their tokens
 _LOADING_OPTIONS = (*_STEP_OPTIONS, "eval_batch_size", "num_workers", "padding")
 
 
 class PreparedDataModule(lightning.LightningDataModule):
-    """Prepared rows on disk, as batches.
+    """Prepared rows as batches.
 
-    It knows nothing of the model. A Trainer tells it the rank, the number of ranks and the position to resume from;
-    without a Trainer it gives all rows from the start of the first epoch. A subclass opens `splits` in `setup`, and has
-    the options `dataset`, `batch_size`, `eval_batch_size`, `group_by_length` and `num_workers`.
+    It knows nothing of the model. A Trainer tells it the rank, the number of ranks and the step to resume from.
+    Without a Trainer, in a notebook for example, it gives all rows from the start of the first epoch.
+
+    A subclass fills `splits` in `setup`, and has the options `dataset`, `batch_size`, `eval_batch_size`,
+    `group_by_length` and `num_workers`.
 
     Args:
         tokenizer: name of the model whose tokenizer is used; None is bert-base-uncased.
 
     Attributes:
-        tokenizer_source: loads the tokenizer. It may be replaced before `prepare_data`, by a model's `origin`.
+        tokenizer_source: loads the tokenizer. A model's `origin` may replace it before `prepare_data`.
         splits: the rows of "train", "val" and "test".
-        rows_are: what a row of a batch is, in the plural; the same as that of the module that learns from it.
-        windows_a_row: training examples a row, on average.
-        train_batches: the sampler of the training batches.
+        rows_are: what a row of a batch is called, in the plural; the same as in the model that is trained on it.
+        windows_a_row: training examples for each training row, on average.
+        train_batches: class of the sampler of training batches.
     """
 
     rows_are: str
@@ -48,8 +51,6 @@ class PreparedDataModule(lightning.LightningDataModule):
         super().__init__()
         self.tokenizer_source: TokenizerSource = PretrainedTokenizer(tokenizer or DEFAULT)
         self.splits: dict[str, datasets.Dataset] = {}
-        # a rank without a row evaluates one filler row; see EvalBatches
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def check_loading_options(self) -> None:
         """Raises UserError for a batch size below 1 or a negative number of workers."""
@@ -70,23 +71,23 @@ class PreparedDataModule(lightning.LightningDataModule):
         """The tokenizer of the prepared rows."""
 
     @abstractmethod
-    def dataset(self, name: str) -> Dataset[Any]:
-        """The rows of "train", "val" or "test", as the collator takes them."""
+    def dataset(self, name: str) -> Examples:
+        """The examples of "train", "val" or "test"."""
 
     @abstractmethod
-    def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-        """Makes a batch of rows of "train", "val" or "test"."""
+    def collator(self, name: str) -> Callable[[list[Example]], Batch]:
+        """Makes a batch of examples of "train", "val" or "test"."""
 
     def lengths(self, name: str) -> np.ndarray:
-        """Tokens of each row of `dataset(name)`, int64 of shape (rows,)."""
-        return np.asarray(self.splits[name].data.column("length").to_numpy(), dtype=np.int64)
+        """Tokens of each example of `dataset(name)`, int64 of shape (examples,)."""
+        return self.dataset(name).lengths
 
     # ---- loaders ---------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
-        """Training batches, from where the training loop stands to the end of its epoch."""
+        """Training batches, from the training loop's position to the end of its epoch."""
         rank, world_size = self._rank()
-        sampler = self.train_batches(
+        batches = self.train_batches(
             self.lengths("train"),
             batch_size=self.hparams["batch_size"],
             seed=run_seed(),
@@ -94,23 +95,23 @@ class PreparedDataModule(lightning.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return TrainLoader(batch_sampler=sampler, position=self._position, **self._loader_options("train"))
+        return TrainLoader(batches, self._position, **self._loader_options("train"))
 
-    def train_rows_once(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """All training rows on every rank, the longest first: for a pass before training."""
+    def train_rows_once(self) -> DataLoader[Batch]:
+        """All training examples on every rank, the longest first: for a pass before training."""
         batches = EvalBatches(self.lengths("train"), self._eval_batch_size(), rank=0, world_size=1)
         return DataLoader(batch_sampler=batches, **self._loader_options("train") | {"persistent_workers": False})
 
-    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]] | list[Any]:
-        """All validation rows, each once over all ranks, the longest first."""
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """All validation rows, each once over all ranks, the longest first; an empty list if there are none."""
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]] | list[Any]:
-        """All test rows, each once over all ranks, the longest first."""
+    def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """All test rows, each once over all ranks, the longest first; an empty list if there are none."""
         return self._eval_loader("test")
 
     def eval_order(self, name: str) -> np.ndarray:
-        """The rows of `name` in the order in which this rank evaluates them; -1 is a filler row."""
+        """The row numbers of `name` in the order in which this rank evaluates them; -1 is a filler row."""
         return np.concatenate(list(self._eval_batches(name)))
 
     def _eval_batches(self, name: str) -> EvalBatches:
@@ -119,7 +120,7 @@ class PreparedDataModule(lightning.LightningDataModule):
     def _eval_batch_size(self) -> int:
         return int(self.hparams["eval_batch_size"] or self.hparams["batch_size"])
 
-    def _eval_loader(self, name: str) -> DataLoader[dict[str, torch.Tensor]] | list[Any]:
+    def _eval_loader(self, name: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         if not len(self.splits[name]):
             return []
         return DataLoader(batch_sampler=self._eval_batches(name), **self._loader_options(name))
@@ -132,8 +133,8 @@ class PreparedDataModule(lightning.LightningDataModule):
         """The epoch, and the step within it, of the training batch that is due."""
         if self.trainer is None:
             return 0, 0
-        loop: Any = self.trainer.fit_loop
-        # overfit_batches means the same batches in each epoch
+        loop = self.trainer.fit_loop
+        # overfit_batches asks for the same batches in each epoch
         epoch = 0 if self.trainer.overfit_batches else loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return epoch, loop.epoch_loop.batch_progress.current.ready
 
@@ -144,16 +145,16 @@ class PreparedDataModule(lightning.LightningDataModule):
             "collate_fn": self.collator(name),
             "num_workers": workers,
             "persistent_workers": workers > 0,
-            # copied while the GPU computes
+            # so that batches are copied while the GPU computes
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            # without a generator of its own, a loader's iterator draws from the global one, which changes dropout
+            # otherwise a loader's iterator draws from the global generator, which changes dropout
             "generator": torch.Generator().manual_seed(0),
         }
 
     # ---- resuming --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must find again: the data, and how they are cut into steps."""
+        """What a resumed run is compared with: the data, and how they are cut into steps."""
         trainer = self.trainer
         assert trainer is not None
         options = {f"data.{name}": value for name, value in self.hparams.items() if name not in _LOADING_OPTIONS}
@@ -170,16 +171,16 @@ class PreparedDataModule(lightning.LightningDataModule):
         }
 
     def check_resumption(self, checkpoint: Mapping[str, Any]) -> None:
-        """Compares the data of the run to resume with these, once they are prepared.
+        """Compares these data, once prepared, with those of the run to resume.
 
         Raises:
-            UserError: the data differ; or, within an epoch, the way they are cut into steps.
+            UserError: the data differ; or, for a run that stopped within an epoch, the way they are cut into steps.
         """
         if (state := checkpoint.get(type(self).__qualname__)) is not None:
             self._check_state(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing is restored, but a run that was resumed past `check_resumption` is refused here."""
+        """Restores nothing; it repeats `check_resumption` for a run that was resumed from Python."""
         assert self.trainer is not None
         if self.trainer.state.fn == "fit":
             self._check_state(state)

@@ -1,8 +1,9 @@
-"""Prepared data on disk: written once under a key of its own, found again by every later run and every rank."""
+"""Prepared data on disk: written once, under a key made from all that determines them, and found by later runs."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,55 @@ from filelock import FileLock
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full
 
-_FORMAT = 1  # raised when the layout or the meaning of prepared data changes
+_FORMAT = 2  # raised when the layout or the meaning of prepared data changes
 
 
-ROWS_AT_ONCE = 1000
-"""What `datasets.map` and the loops beside it take at a time: its default."""
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared data on disk.
+
+    Attributes:
+        key: changes with everything that determines the rows.
+        folder: has an Arrow file for each of "train", "val" and "test" that has rows.
+        found: an earlier run had prepared them.
+    """
+
+    key: str
+    folder: Path
+    found: bool
+
+    def rows(self, name: str) -> datasets.Dataset:
+        """The rows of "train", "val" or "test", memory-mapped."""
+        file = _arrow_file(self.folder, name)
+        if file.is_file():
+            return datasets.Dataset.from_file(str(file))
+        return datasets.Dataset.from_file(str(_arrow_file(self.folder, "train"))).select(range(0))
+
+
+def _arrow_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.arrow"
 
 
 def cache_dir() -> Path:
-    """The folder of all prepared data, below the cache of `datasets` (HF_HOME or HF_DATASETS_CACHE move it)."""
+    """The folder of all prepared data, in the cache of `datasets` (HF_HOME or HF_DATASETS_CACHE move it)."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "prepared-reviews"
 
 
 def cache_key(facts: Mapping[str, object]) -> str:
-    """A name for what is prepared from `facts` (JSON types).
+    """The key of what is prepared from `facts` (JSON types).
 
-    A key of our own, since that of `datasets.map` hashes the pickled tokenizer, which changes as the tokenizer is
-    used, so that the cache is missed (datasets #3847, #6179).
+    The key of `datasets.map` would not do: it hashes the pickled tokenizer, which changes when the tokenizer is used,
+    so the cache is missed (datasets #3847, #6179).
     """
     text = json.dumps({"format": _FORMAT, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
-    """The folder prepared under `key`, made by `build(folder)` if it is not there; and whether it was found.
+    """The folder prepared under `key`, and whether it was there; if not, `build(folder)` fills it.
 
-    The folder appears under its name only when it is whole: it is built beside its place and renamed, under a lock,
-    so that two launches at the same moment neither mix nor repeat their work, and a kill leaves nothing half-made.
+    The folder is built beside its place and renamed when complete, under a lock. So two launches at the same moment
+    build it once, and a kill leaves nothing incomplete under its name.
 
     Raises:
         UserError: the folder cannot be written, or no space is left.
@@ -51,7 +74,7 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
         with FileLock(folder.with_suffix(".lock")):
             if folder.is_dir():
                 return folder, True
-            remove_unfinished(folder)  # of a build that was killed; under the lock there is no other
+            remove_unfinished(folder)  # left by a killed build; under the lock nobody else is building
             with atomic_write(folder) as unfinished:
                 unfinished.mkdir()
                 build(unfinished)
@@ -62,30 +85,28 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
     return folder, False
 
 
-def map_into(
-    file: Path,
-    rows: datasets.Dataset,
+def write_rows(
+    folder: Path,
+    name: str,
+    source: datasets.Dataset,
     make: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
     features: datasets.Features,
     description: str,
 ) -> datasets.Dataset:
-    """What `make(columns, numbers)` makes of 1,000 rows at a time, on disk in `file`; `description` is on the bar."""
-    return rows.map(
+    """Writes what `make(columns, numbers)` returns for 1,000 rows of `source` at a time, for `Prepared.rows(name)`.
+
+    Without rows no file is written.
+
+    Args:
+        description: of the progress bar.
+    """
+    return source.map(
         make,
         batched=True,
-        batch_size=ROWS_AT_ONCE,
         with_indices=True,
-        remove_columns=rows.column_names,
+        remove_columns=source.column_names,
         features=features,
-        # in our own cache: that of `datasets` would keep a second copy, under a key that changes with every run
-        load_from_cache_file=False,
-        cache_file_name=str(file),
+        load_from_cache_file=False,  # `prepare_once` knows better what is there
+        cache_file_name=str(_arrow_file(folder, name)),
         desc=description,
     )
-
-
-def stored_rows(folder: Path, features: datasets.Features) -> datasets.Dataset:
-    """What `save_to_disk` wrote there; no rows where it wrote none, since it cannot write a data set without rows."""
-    if not folder.is_dir():
-        return datasets.Dataset.from_dict({column: [] for column in features}, features=features)
-    return datasets.load_from_disk(str(folder))

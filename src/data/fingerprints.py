@@ -1,4 +1,4 @@
-"""Texts recognised by a hash, so that a classifier is not evaluated on reviews that its pre-training has read."""
+"""Hashes of texts, by which a classifier is not evaluated on reviews that its pre-training has read."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ import numpy as np
 from src.system.errors import UserError
 
 READ_TEXTS = "pretraining_texts.npy"
-"""In an exported folder: the sorted hashes of the reviews that its pre-training has read, uint64."""
+"""The file with the hashes of the texts that a pre-training has read, in the folder of its model."""
 
 
 def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """64 bits of the SHA-256 of each text, uint64 of shape (texts,); white space and case make no difference."""
+    """64 bits of the SHA-256 of each text, uint64 of shape (texts,). White space and case make no difference."""
     return np.fromiter((_hash(text) for text in texts), dtype=np.uint64)
 
 
@@ -23,7 +23,7 @@ def _hash(text: str) -> int:
 
 
 def save_hashes(folder: Path, hashes: np.ndarray) -> None:
-    """Writes the hashes of the texts that a pre-training has read into its exported folder."""
+    """Writes the hashes of the texts that a pre-training has read."""
     np.save(folder / READ_TEXTS, hashes)
 
 

@@ -1,30 +1,32 @@
-"""Labelled reviews for fine-tuning, as a LightningDataModule."""
+"""ImdbDataModule: the LightningDataModule for fine-tuning, with labelled reviews."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import datasets
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
-from src.data.batches import Collator, Padding, PreparedReviews, PreparedWindows
-from src.data.cache import cache_dir
+from src.data.batches import Batch
+from src.data.cache import Prepared, cache_dir
+from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples
 from src.data.fingerprints import hash_texts
-from src.data.prepared_reviews import USES, Prepared, Selection, prepare_reviews
-from src.data.sources import find_source
+from src.data.prepared_reviews import Selection, prepare_reviews
+from src.data.sources import Source, find_source
+from src.data.splits import USES
 from src.data.tokenization import Encoder, Truncation, check_length
 from src.system.errors import UserError
 
+_SUBSETS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+
 
 class ImdbDataModule(PreparedDataModule):
-    """Labelled reviews, prepared once (split, checked, tokenised and cached on disk) and served as batches.
+    """Labelled reviews, prepared once (split, checked, tokenised and cached on disk) and loaded as batches.
 
-    Works with any data set that has a text and a label column, with any number of classes. The defaults are the
-    tutorial's. It stands alone, so that a notebook can look at the batches:
+    Works with any data set that has a text column and a label column, with any number of classes. The defaults are the
+    tutorial's. It needs no Trainer, so that a notebook can look at the batches:
 
         data = ImdbDataModule(tokenizer="bert-base-uncased")
         data.prepare_data()
@@ -34,30 +36,32 @@ class ImdbDataModule(PreparedDataModule):
     Args:
         dataset: a Hub id; a folder in the Hub's layout; a csv, jsonl or parquet file; or `package://NAME/PATH`, a file
             inside an installed Python package.
-        revision: commit, tag or branch of a Hub data set; a commit is found again without the network.
-        where: keeps the rows whose columns have these values, as in `{source: imdb}`.
+        revision: commit, tag or branch of a Hub data set. A commit is found again without network access.
+        where: keeps only the rows whose columns have these values, as in `{source: imdb}`.
         text_column: name of the column with the text.
-        label_column: name of the column with the label, integer or string.
-        train_size: rows to train on, from the start of the shuffled training split; null takes all that remain.
-        val_size: rows to validate on, from the end of the shuffled training split.
-        test_size: rows to test on, from the start of the shuffled test split; null takes all. Without a test split,
-            they are the last rows of the shuffled training split, and validation takes those before them.
-        subset_seed: seed of those shuffles, as in `datasets.Dataset.shuffle(seed)`.
-        max_length: tokens that are read at once, special tokens included.
-        truncation: what is read of a longer review: its head, its tail, a quarter from the head and the rest from the
-            tail (head_tail), or all of it, in windows of like length, each of which is trained on by itself; the
-            answer is then the mean of their logits (windows).
+        label_column: name of the column with the label, an integer or a string.
+        train_size: number of training rows, from the start of the shuffled training split; null takes all that remain.
+        val_size: number of validation rows, from the end of the shuffled training split.
+        test_size: number of test rows, from the start of the shuffled test split; null takes all. Without a test split,
+            the test rows are the last of the shuffled training split, and the validation rows those before them.
+        subset_seed: seed of these shuffles, as in `datasets.Dataset.shuffle(seed)`.
+        max_length: tokens that the model reads at once, special tokens included.
+        truncation: what is read of a longer review. head: its start. tail: its end. head_tail: a quarter from the start
+            and the rest from the end. windows: all of it, in windows of equal length; training uses each window as an
+            example, and evaluation the mean of a review's logits.
         padding: to the longest review of the batch, or to max_length.
-        group_by_length: trains on batches of reviews of like length, which saves padding; the order stays random.
-        batch_size: reviews (or windows) a training step, per device.
-        eval_batch_size: reviews a validation or test step, per device; null takes batch_size.
-        num_workers: processes that load batches. Reading prepared rows is quick, so 0 (none) is fastest here.
-        tokenizer: Hub id, folder or `package://NAME/PATH` of the model whose tokenizer is used. null: on the command
-            line that of model.model_name_or_path, in Python that of bert-base-uncased.
+        group_by_length: trains on batches of reviews of similar length, which saves padding; the order stays random.
+        batch_size: reviews (or windows) in a training step, per device.
+        eval_batch_size: reviews in a validation or test step, per device; null takes batch_size.
+        num_workers: processes that load batches. Prepared rows load quickly, so 0 (no extra process) is fastest here.
+        tokenizer: Hub id, folder or `package://NAME/PATH` of the model whose tokenizer is used. null takes that of
+            model.model_name_or_path on the command line, and that of bert-base-uncased in Python.
 
     Attributes:
-        prepared: the prepared reviews on disk.
+        source: the data set.
+        selection: the rows and columns of it that are used.
         encoder: turns texts into token ids.
+        prepared: the prepared reviews on disk.
         label_names: the names of the classes, in the order of their numbers.
     """
 
@@ -86,28 +90,34 @@ class ImdbDataModule(PreparedDataModule):
         super().__init__(tokenizer)
         self.save_hyperparameters()
         self.check_loading_options()
-        check_length(max_length, None, "")
+        check_length("data.max_length", max_length)
 
     @functools.cached_property
-    def prepared(self) -> Prepared:
-        h: Any = self.hparams
-        source = find_source(h.dataset, h.revision, cache_dir())
-        selection = Selection(**{field.name: h[field.name] for field in fields(Selection)})
-        return prepare_reviews(source, selection, self.encoder)
+    def source(self) -> Source:
+        return find_source(self.hparams["dataset"], self.hparams["revision"], cache_dir())
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(**{field.name: self.hparams[field.name] for field in fields(Selection)})
 
     @functools.cached_property
     def encoder(self) -> Encoder:
         h: Any = self.hparams
-        check_length(h.max_length, self.tokenizer_source.longest_input(), self.tokenizer_source.name)
-        tokenizer = self.tokenizer_source.tokenizer()
+        origin = self.tokenizer_source
+        check_length("data.max_length", h.max_length, origin.longest_input(), origin.name)
+        tokenizer = origin.tokenizer()
         assert tokenizer is not None
         if tokenizer.pad_token_id is None:
             raise UserError("the tokenizer has no padding token, so reviews cannot be put into batches")
         return Encoder(tokenizer, h.max_length, h.truncation)
 
     @functools.cached_property
+    def prepared(self) -> Prepared:
+        return prepare_reviews(self.source, self.selection, self.encoder)
+
+    @functools.cached_property
     def label_names(self) -> list[str]:
-        return self.prepared.labels()
+        return list(self.prepared.rows("train").features["label"].names)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -118,16 +128,16 @@ class ImdbDataModule(PreparedDataModule):
         return self.prepared.key
 
     def prepare_data(self) -> None:
-        """Downloads, checks, tokenises and caches, once a machine; the other ranks wait and read the cache."""
+        """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
         prepared = self.prepared
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         if self.hparams["truncation"] == "windows":
-            counts += f"; {len(PreparedWindows(prepared.rows('train'))):,} windows to train on"
+            counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
 
     def setup(self, stage: str) -> None:
         """Opens the prepared rows of the stage; "fit" needs those of training and validation."""
-        for name in _ROWS_OF_STAGE[stage]:
+        for name in _SUBSETS_OF_STAGE[stage]:
             self.splits[name] = self.prepared.rows(name)
             if stage != "fit" and not len(self.splits[name]):
                 raise UserError(f"there are no rows to {stage} on: data.{name}_size is 0")
@@ -138,8 +148,8 @@ class ImdbDataModule(PreparedDataModule):
         """Refuses validation and test reviews that the pre-training of `model` has read: data leakage.
 
         Args:
-            read: hashes of what it has read, uint64 of shape (texts,).
-            model: its name, for the error's text.
+            read: hashes of the texts that it has read, uint64 of shape (texts,).
+            model: its name, for the message.
 
         Raises:
             UserError: there are such reviews.
@@ -152,23 +162,11 @@ class ImdbDataModule(PreparedDataModule):
                     "pre-train with this config in data.held_out"
                 )
 
-    def texts(self, name: str) -> datasets.Dataset:
-        """The prepared rows of "val" or "test": `text`, `label`, `length` and `row`, the number in the source."""
-        return self.splits[name]
+    def dataset(self, name: str) -> ReviewExamples:
+        """A window is an example of training, a whole review one of evaluation."""
+        return (WindowExamples if name == "train" else ReviewExamples)(self.splits[name])
 
-    def dataset(self, name: str) -> PreparedReviews:
-        """Token ids and labels: a row for each window in training, for each review in evaluation."""
-        rows = self.splits[name].remove_columns(["text", "row"])
-        return PreparedWindows(rows) if name == "train" else PreparedReviews(rows)
-
-    def lengths(self, name: str) -> np.ndarray:
-        dataset = self.dataset(name)
-        return dataset.lengths if isinstance(dataset, PreparedWindows) else super().lengths(name)
-
-    def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, name: str) -> Callable[[list[Example]], Batch]:
         h: Any = self.hparams
         by_review = h.truncation == "windows" and name != "train"
         return Collator(int(self.tokenizer.pad_token_id), h.padding, h.max_length, by_review)
-
-
-_ROWS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}

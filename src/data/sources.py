@@ -1,8 +1,8 @@
-"""Where reviews come from: the Hub, a folder, a file, or a file inside an installed package."""
+"""Data sets: found on the Hub, in a folder, in a file or in an installed package; their version; read as splits."""
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -16,27 +16,27 @@ from src.system.locations import DATA_SUFFIXES, locate
 
 @dataclass(frozen=True)
 class Source:
-    """One data set, found but not yet read.
+    """A data set that was found but is not yet read.
 
     Attributes:
-        dataset: as the user named it.
-        fingerprint: changes when the content does: the commit of a Hub data set, a hash of local files.
-        path: where it lies, None on the Hub.
-        revision: the commit of a Hub data set.
+        dataset: its name, as the user gave it.
+        fingerprint: its version: the commit of a Hub data set, or a hash of local files.
+        path: of a local data set; None on the Hub.
+        revision: the commit of a Hub data set; None for a local one.
     """
 
     dataset: str
     fingerprint: str
-    path: Path | None = field(default=None)
-    revision: str | None = field(default=None)
+    path: Path | None = None
+    revision: str | None = None
 
     def read(self) -> datasets.DatasetDict:
-        """Downloads or opens all splits, as Arrow on disk.
+        """Downloads or opens all splits, as Arrow files on disk.
 
         Raises:
-            UserError: it cannot be fetched, or cannot be read as a data set.
+            UserError: it cannot be downloaded, or cannot be read as a data set.
         """
-        # `datasets` knows a local file by its path and time, and takes another one with the same for the same
+        # the cache of `datasets` recognises a local file by its path and time alone, not by its content
         own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
         try:
             if self.path is None:
@@ -50,7 +50,7 @@ class Source:
                 loaded = datasets.load_from_disk(str(self.path))
             else:
                 loaded = datasets.load_dataset(str(self.path), cache_dir=own_cache)
-        except Exception as error:  # `datasets` wraps what its builders raise in classes of many kinds
+        except Exception as error:  # `datasets` raises errors of many classes
             if disk_is_full(error):
                 cache = datasets.config.HF_DATASETS_CACHE
                 raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
@@ -59,13 +59,16 @@ class Source:
 
 
 def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
-    """Finds out what `dataset` means and which version of it is meant, without reading it.
+    """Finds a data set and its version, without reading it.
 
-    `cache_dir` remembers the commit that a Hub data set's branch last pointed to, so that prepared data is found
-    without the network too (datasets #6837, #7551).
+    Args:
+        dataset: a Hub id; a path; or `package://NAME/PATH`.
+        revision: commit, tag or branch on the Hub.
+        cache_dir: remembers the last known commit of each Hub branch, so that prepared data are found without network
+            access too (datasets #6837, #7551).
 
     Raises:
-        UserError: there is no such thing, or the Hub cannot be reached and the commit is not known.
+        UserError: there is no such data set, or the Hub cannot be reached and the commit is not known.
     """
     path = locate(dataset, "the data set")
     if path is None:
@@ -77,7 +80,7 @@ def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
 
 
 def _hash_files(path: Path) -> str:
-    """SHA-256 over the names and contents of a file, or of all data files below a folder (1.3 GB/s here)."""
+    """SHA-256 of the content of a file, or of the names and contents of all files in a folder (1.3 GB/s here)."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     if not files:
         raise UserError(f"the data set's folder {path} is empty")
@@ -97,7 +100,7 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
         try:
             commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
             assert commit is not None
-            with contextlib.suppress(OSError):  # a cache that is read-only; then it is asked for again next time
+            with contextlib.suppress(OSError):  # a read-only cache remembers nothing
                 known.parent.mkdir(parents=True, exist_ok=True)
                 known.write_text(commit)
             return commit
@@ -105,7 +108,7 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
             raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error
         except RepositoryNotFoundError as error:
             raise UserError(f"the Hub has no data set {dataset!r}, or it is private") from error
-        except Exception as error:  # httpx's own classes, which are no part of huggingface_hub's interface
+        except Exception as error:  # errors of httpx, which huggingface_hub does not document
             if not known.exists():
                 raise UserError(_unreadable(dataset, None, error)) from error
     if known.exists():

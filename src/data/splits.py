@@ -1,4 +1,4 @@
-"""Which rows train, which validate, which test: a rule on row numbers alone."""
+"""Which rows train, validate and test: a rule on row numbers alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,20 @@ import numpy as np
 
 from src.system.errors import UserError
 
+USES = {"train": "training", "val": "validation", "test": "testing"}
+"""What the rows of each subset are for, in words."""
+
 
 @dataclass(frozen=True)
-class Rows:
-    """Row numbers of one subset, in the order in which they are used, and the source's split they belong to."""
+class Subset:
+    """Row numbers in the order in which they are used, and the split of the data set that they count in."""
 
     split: str
     indices: np.ndarray
 
 
 def shuffled(n_rows: int, seed: int) -> np.ndarray:
-    """The order in which `datasets.Dataset.shuffle(seed)` puts `n_rows` rows (checked against it in the tests)."""
+    """The order into which `datasets.Dataset.shuffle(seed)` brings `n_rows` rows (the tests compare the two)."""
     return np.random.default_rng(seed).permutation(n_rows)
 
 
@@ -27,19 +30,24 @@ def choose_rows(
     val_size: int | None,
     test_size: int | None,
     seed: int,
-) -> dict[str, Rows]:
+) -> dict[str, Subset]:
     """The rows of "train", "val" and "test".
 
-    Training takes the first `train_size` rows of the shuffled training split, validation the last `val_size` of
-    them. Testing takes the first `test_size` rows of the shuffled test split; where the source has none, the last
-    `test_size` rows of the training split's shuffle, and validation those before them. So a change of `train_size`
-    moves no validation or test row. None means all: of the test split, or of what remains to training.
+    Training takes the first `train_size` rows of the shuffled training split, validation the last `val_size`. Testing
+    takes the first `test_size` rows of the shuffled test split. Without a test split, testing takes the last
+    `test_size` rows of the shuffled training split, and validation those before them. So changing `train_size` moves
+    no validation or test row.
+
+    Args:
+        split_sizes: rows of the splits "train" and, where there is one, "test".
+        train_size: None takes all rows that remain.
+        val_size: a number of rows; None is refused, since "all" would be ambiguous.
+        test_size: None takes the whole test split, and is refused where there is none.
+        seed: of the shuffles.
 
     Raises:
-        UserError: more rows are asked for than there are, or no number is given where "all" would be ambiguous.
+        UserError: there are too few rows, or a size is missing or too small.
     """
-    if "train" not in split_sizes:
-        raise UserError(f"the data set has no split 'train' (its splits: {', '.join(split_sizes) or 'none'})")
     least = {
         "train_size": (train_size, 1),
         "val_size": (val_size, 0),
@@ -59,14 +67,14 @@ def choose_rows(
         n_test = n_test_split if test_size is None else test_size
         if n_test > n_test_split:
             raise UserError(f"data.test_size is {n_test}, but the test split has {n_test_split} rows")
-        test = Rows("test", shuffled(n_test_split, seed)[:n_test])
+        test = Subset("test", shuffled(n_test_split, seed)[:n_test])
         rest = order
     else:
         if test_size is None:
             raise UserError("data.test_size must be a number of rows: the data set has no split 'test'")
         if test_size > n_train_split:
             raise UserError(f"data.test_size is {test_size}, but the data set has {n_train_split} rows")
-        test = Rows("train", order[n_train_split - test_size :])
+        test = Subset("train", order[n_train_split - test_size :])
         rest = order[: n_train_split - test_size]
 
     if val_size > len(rest):
@@ -80,8 +88,4 @@ def choose_rows(
             f"are left beside {len(order) - remaining} for validation and testing; lower data.train_size or "
             "data.val_size (null takes all that remain)"
         )
-    return {
-        "train": Rows("train", rest[:train_size]),
-        "val": Rows("train", rest[remaining:]),
-        "test": test,
-    }
+    return {"train": Subset("train", rest[:train_size]), "val": Subset("train", rest[remaining:]), "test": test}

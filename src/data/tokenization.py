@@ -1,13 +1,12 @@
-"""Text to token ids, cut to a length or into windows: the one definition that training, prediction and export share."""
+"""Text to token ids, cut to a length or into windows. Training, prediction and export all use this file."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from src.system.errors import UserError
@@ -22,12 +21,12 @@ MIN_LENGTH = 8
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns reviews into token ids of at most `max_length`, special tokens included.
+    """Turns texts into token ids.
 
     Attributes:
         tokenizer: a fast tokenizer.
-        max_length: tokens the network reads at once, with the special ones.
-        truncation: which part of a longer review is kept; "windows" is all of it.
+        max_length: the most tokens of a window, special tokens included.
+        truncation: which part of a longer text is kept; "windows" keeps all of it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -35,7 +34,7 @@ class Encoder:
     truncation: Truncation
 
     def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
-        """The token ids of the windows of each text, not padded; one window, unless `truncation` is "windows"."""
+        """The token ids of the windows of each text, unpadded. There is one window unless `truncation` is "windows"."""
         prefix, suffix = self.special_tokens()
         room = self.max_length - len(prefix) - len(suffix)
         return [
@@ -52,32 +51,31 @@ class Encoder:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text, of whatever length, without special tokens."""
+    """The ids of each text, without special tokens and without truncation."""
     if not texts:
         return []
-    # verbose=False: the tokenizer warns of texts over the model's length, which are about to be cut
     encoded = tokenizer(
         list(texts),
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
-        verbose=False,
+        verbose=False,  # no warning that a text is longer than the model's input: it is cut later
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What determines the ids that it gives, for a key: not its truncation and padding, which every use of it sets."""
+    """What determines its ids, as JSON for a key. Truncation and padding do not belong: each use sets them."""
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
     return json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
 
 
 def cut(body: list[int], room: int, truncation: Truncation) -> list[list[int]]:
-    """What is read of the tokens `body`, in windows of at most `room`.
+    """The windows of at most `room` tokens in which `body` is read.
 
-    One window with the first, the last, or a quarter from the start and the rest from the end; or all of them, in as
-    few windows as will do, which are alike in length, so that none is too short to say something.
+    "head", "tail" and "head_tail" (a quarter from the start, the rest from the end) keep one window. "windows" keeps
+    all tokens, in as few windows as possible and of equal length, so that no window is too short to be informative.
     """
     if len(body) <= room:
         return [body]
@@ -93,31 +91,18 @@ def cut(body: list[int], room: int, truncation: Truncation) -> list[list[int]]:
     return [body[:head] + body[len(body) - (room - head) :]]
 
 
-def check_length(max_length: int, longest: int | None, model: str, option: str = "data.max_length") -> None:
-    """Refuses a length that the model cannot take; `longest` is the number of its position embeddings, if limited.
+def check_length(option: str, length: int, longest: int | None = None, model: str = "") -> None:
+    """Refuses a length that is too short to be useful or too long for the model.
+
+    Args:
+        option: that gives the length, for the message.
+        longest: the most tokens that the model takes, if it sets a limit.
+        model: its name, for the message.
 
     Raises:
-        UserError: `max_length` is below 8 or above `longest`; `option` is what the user calls it.
+        UserError: `length` is below 8 or above `longest`.
     """
-    if max_length < MIN_LENGTH:
-        raise UserError(f"{option} is {max_length}; it must be at least {MIN_LENGTH}")
-    if longest is not None and max_length > longest:
-        raise UserError(f"{option} is {max_length}, but {model} takes at most {longest} tokens")
-
-
-def check_texts(texts: Iterable[object], column: str, rows: np.ndarray, split: str) -> None:
-    """Refuses texts that are missing, empty or no strings; `rows` are their numbers in the split, after `where`.
-
-    Raises:
-        UserError: with the number of such rows, and the first of them by name.
-    """
-    bad = []
-    for row, text in zip(rows.tolist(), texts, strict=True):
-        if text is not None and not isinstance(text, str):
-            raise UserError(f"the column {column!r} of the split {split!r} holds no text but {type(text).__name__}")
-        if text is None or not text.strip():
-            bad.append(row)
-    if bad:
-        named = ", ".join(map(str, sorted(bad)[:5])) + (", …" if len(bad) > 5 else "")
-        some = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
-        raise UserError(f"no text in the column {column!r} of {some} of the split {split!r}: {named}")
+    if length < MIN_LENGTH:
+        raise UserError(f"{option} is {length}; it must be at least {MIN_LENGTH}")
+    if longest is not None and length > longest:
+        raise UserError(f"{option} is {length}, but {model} takes at most {longest} tokens")

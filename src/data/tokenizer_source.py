@@ -1,4 +1,4 @@
-"""Where a data module's tokenizer comes from: a pretrained model, or whatever the model hands over."""
+"""Where a data module gets its tokenizer: from a pretrained model, or from the model that it is trained with."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,7 @@ DEFAULT = "bert-base-uncased"
 
 
 class TokenizerSource(Protocol):
-    """A model's tokenizer, loaded when it is asked for."""
+    """A model's tokenizer, loaded on request."""
 
     @property
     def name(self) -> str:
@@ -19,10 +19,10 @@ class TokenizerSource(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """The size of a vocabulary that is to be trained on the corpus; 0 where there is a tokenizer."""
+        """The size of the vocabulary to train on the corpus; 0 if there is a tokenizer."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """A fast tokenizer; None where one is to be trained."""
+        """A fast tokenizer; None if one is to be trained."""
 
     def longest_input(self) -> int | None:
         """The most tokens that the network takes at once; None if it sets no limit."""
@@ -49,6 +49,6 @@ class PretrainedTokenizer:
 def longest_input(config: PretrainedConfig) -> int | None:
     """The most tokens that a network of this configuration takes at once; None if it sets no limit."""
     longest: int | None = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its kin count positions from padding_idx + 1
+    # RoBERTa and its relatives number positions from padding_idx + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
     return None if longest is None else longest - offset

@@ -136,14 +136,12 @@ def _texts_of_training(archive: Archive) -> tuple[list[str], str]:
     """Validation texts, then training texts, if this machine's cache has them; else random words."""
     texts: list[str] = []
     if archive.prepared:
-        import datasets
+        from src.data.cache import Prepared, cache_dir
 
-        from src.data.cache import cache_dir
-
+        prepared = Prepared(archive.prepared, cache_dir() / archive.prepared, found=True)
         for split in ("val", "train"):
             with suppress(OSError, KeyError, ValueError):  # not in the cache, or prepared by another version
-                rows = datasets.load_from_disk(str(cache_dir() / archive.prepared / split))
-                texts += rows["text"][: _N_REVIEWS - len(texts)]
+                texts += prepared.rows(split)["text"][: _N_REVIEWS - len(texts)]
     if texts:
         return texts, f"{len(texts)} reviews of its own validation and training data"
     print(

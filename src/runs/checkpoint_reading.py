@@ -1,4 +1,4 @@
-"""Checkpoint files: opened once, read without running code and without importing Lightning."""
+"""Reads checkpoint files, without running code from them and without importing Lightning."""
 
 import pickle
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ import torch
 from src.system.errors import UserError
 
 FINISHED_KEY = "finished"
-"""In a checkpoint: whether its run came to its end."""
+"""The key in a checkpoint that tells whether its run is finished."""
 
 
 class Checkpoint:
-    """The content of a checkpoint, and the file it is from.
+    """A checkpoint that was read.
 
     Attributes:
         path: of the file.
         content: of the file; empty after `hand_over`.
-        step: optimizer steps that its weights have seen.
-        finished: whether its run came to its end.
+        step: number of optimizer steps taken.
+        finished: whether its run is finished.
     """
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
@@ -30,21 +30,17 @@ class Checkpoint:
         self.finished = bool(content.get(FINISHED_KEY, False))
 
     def hand_over(self) -> dict[str, Any]:
-        """The content, which is forgotten here: a run that lasts for days must not keep a replaced file on the disk."""
+        """Returns the content and forgets it: while it is mapped, a file that was replaced keeps its disk space."""
         content, self.content = self.content, {}
         return content
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Opens a checkpoint. Its tensors are mapped from the file and not yet in memory.
+    """Opens a checkpoint. Its tensors are memory-mapped.
 
     Raises:
         UserError: there is no such file, it is damaged or truncated, or it holds more than tensors and plain types.
     """
-    return Checkpoint(path, _read(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
@@ -58,15 +54,14 @@ def _read(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        # torch's own words are about pickles and memory maps
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
-    return content
+    return Checkpoint(path, content)
 
 
 def changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The options that differ from those of a checkpoint, in words; empty where none does."""
+    """The options whose values differ from those of a checkpoint, in words; empty if none does."""
     return "; ".join(
         f"{name} was {before.get(name)!r} and is {value!r}" for name, value in now.items() if before.get(name) != value
     )

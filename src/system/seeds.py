@@ -1,4 +1,4 @@
-"""Seeds: the run's own, and one for each training step, so that a resumed run draws what an uninterrupted one does."""
+"""Random seeds: that of the run, and one for each training step, so that a resumed run repeats the same dropout."""
 
 import os
 
@@ -8,11 +8,11 @@ DEFAULT_SEED = 42
 
 
 def run_seed() -> int:
-    """The seed given to `seed_everything`, by the command line or in Python; 42 where nobody called it."""
+    """The seed that `seed_everything` was given, by the command line or in Python; 42 if it was not called."""
     return int(os.environ.get("PL_GLOBAL_SEED", DEFAULT_SEED))
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
-    """A seed for torch that differs for each training batch and rank, 63 bits; the same in every Python version."""
+    """The seed of torch for one training batch on one rank, 63 bits; the same in every version of Python."""
     words = np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

@@ -1,9 +1,10 @@
-"""A data module on its own, without a Trainer."""
+"""A data module without a Trainer, and prepared rows."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from src.data.imdb import ImdbDataModule
@@ -20,3 +21,17 @@ def attach(tiny_bert: Path, reviews_csv: Path) -> Attach:
         return ImdbDataModule(**({"dataset": str(reviews_csv), "tokenizer": str(model)} | sizes | options))
 
     return attach
+
+
+def rows_of_one_window(n: int) -> datasets.Dataset:
+    """Prepared rows of one window each: row i is i + 1 tokens long."""
+    lengths = range(1, n + 1)
+    ids = [[7] * length for length in lengths]
+    return datasets.Dataset.from_dict(
+        {
+            "input_ids": ids,
+            "windows": [[length] for length in lengths],
+            "length": list(lengths),
+            "label": list(range(n)),
+        }
+    )

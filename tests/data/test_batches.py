@@ -2,7 +2,6 @@
 
 from itertools import islice
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,16 +10,14 @@ from hypothesis import strategies as st
 
 from src.data.batches import (
     FILLER_ROW,
-    Collator,
     EvalBatches,
-    PreparedReviews,
-    PreparedWindows,
     TrainBatches,
     TrainLoader,
     plan_epoch,
     share_of,
 )
-from src.data.labels import IGNORED_LABEL
+from src.data.examples import Collator, WindowExamples
+from tests.data.conftest import rows_of_one_window
 
 
 def _realistic_lengths(n: int, cut_at: int = 512, seed: int = 0) -> np.ndarray:
@@ -121,31 +118,15 @@ def test_evaluation_covers_each_row_once(batch_size: int, seed: int) -> None:
                 assert all(len(batch) <= batch_size for batch in batches)
 
 
-def _rows(n: int) -> datasets.Dataset:
-    """Prepared rows in one window each: row i is i + 1 tokens long."""
-    lengths = range(1, n + 1)
-    ids = [[7] * length for length in lengths]
-    return datasets.Dataset.from_dict(
-        {"input_ids": ids, "windows": [[length] for length in lengths], "label": list(range(n))}
-    )
-
-
-def _rows_in_windows() -> datasets.Dataset:
-    """Prepared rows in windows of 3 and 2 tokens, of 1, and of 2, 2 and 1."""
-    windows = [[3, 2], [1], [2, 2, 1]]
-    ids = [list(range(10 * i, 10 * i + sum(lengths))) for i, lengths in enumerate(windows)]
-    return datasets.Dataset.from_dict({"input_ids": ids, "windows": windows, "label": [1, 0, 2]})
-
-
 def _loader(n: int, batch_size: int, position: tuple[int, int], workers: int = 0) -> TrainLoader:
     sampler = TrainBatches(
         np.arange(1, n + 1), batch_size=batch_size, seed=3, group_by_length=False, rank=0, world_size=1
     )
     return TrainLoader(
-        PreparedWindows(_rows(n)),
-        batch_sampler=sampler,
+        sampler,
+        lambda: position,
+        dataset=WindowExamples(rows_of_one_window(n)),
         collate_fn=Collator(0, "longest", 99),
-        position=lambda: position,
         num_workers=workers,
     )
 
@@ -169,7 +150,7 @@ def test_position_is_read_when_the_first_batch_is_asked_for() -> None:
     """Lightning makes the iterator before the loop has moved to the new epoch (lightning #21938)."""
     position = [(0, 0)]
     loader = _loader(30, 4, (0, 0))
-    loader.__dict__["position"] = lambda: position[0]
+    loader.position = lambda: position[0]
     batches = iter(loader)
     position[0] = (1, 2)
     assert [batch["labels"].tolist() for batch in islice(batches, 1)] == _rows_of(_loader(30, 4, (1, 2)))[:1]
@@ -181,56 +162,3 @@ def test_loader_draws_nothing_from_the_global_generator_if_it_has_its_own() -> N
     before = torch.get_rng_state()
     assert len(_rows_of(loader)) == 8
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_padding_to_the_longest_and_to_max_length() -> None:
-    rows = PreparedWindows(_rows(10)).__getitems__([4, 1, 2])
-    batch = Collator(9, "longest", 20)(rows)
-    assert batch["input_ids"].tolist() == [[7, 7, 7, 7, 7], [7, 7, 9, 9, 9], [7, 7, 7, 9, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [4, 1, 2]
-    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
-    wide = Collator(9, "max_length", 20)(rows)
-    assert wide["input_ids"].shape == wide["attention_mask"].shape == (3, 20)
-    assert torch.equal(wide["input_ids"][:, :5], batch["input_ids"])
-    assert wide["attention_mask"].sum() == batch["attention_mask"].sum()
-
-
-def test_training_reads_each_window_by_itself() -> None:
-    windows = PreparedWindows(_rows_in_windows())
-    assert windows.lengths.tolist() == [3, 2, 1, 2, 2, 1]
-    assert [(item["windows"], item["label"]) for item in (windows[i] for i in range(len(windows)))] == [
-        ([[0, 1, 2]], 1),
-        ([[3, 4]], 1),
-        ([[10]], 0),
-        ([[20, 21]], 2),
-        ([[22, 23]], 2),
-        ([[24]], 2),
-    ]
-    assert windows.__getitems__([4, 0]) == [windows[4], windows[0]]
-
-
-def test_evaluation_reads_all_windows_of_a_review_together() -> None:
-    batch = Collator(9, "longest", 20, by_review=True)(PreparedReviews(_rows_in_windows()).__getitems__([2, 1, 0]))
-    ids = [[20, 21, 9], [22, 23, 9], [24, 9, 9], [10, 9, 9], [0, 1, 2], [3, 4, 9]]
-    assert batch["input_ids"].tolist() == ids
-    assert batch["attention_mask"].tolist() == [[int(id_ != 9) for id_ in row] for row in ids]
-    assert batch["labels"].tolist() == [2, 0, 1]
-    assert batch["review"].tolist() == [0, 0, 0, 1, 2, 2]
-
-
-def test_rows_that_were_prepared_without_windows_have_one_each() -> None:
-    rows = _rows(10).add_column("length", list(range(1, 11)))
-    older, indices = rows.remove_columns("windows"), [3, 9, 0]
-    assert PreparedWindows(older).lengths.tolist() == PreparedWindows(rows).lengths.tolist() == list(range(1, 11))
-    for dataset in (PreparedReviews, PreparedWindows):
-        assert dataset(older).__getitems__(indices) == dataset(rows).__getitems__(indices)
-
-
-@pytest.mark.parametrize("by_review", [False, True])
-@pytest.mark.parametrize("rows", [PreparedReviews, PreparedWindows])
-def test_empty_share_is_one_masked_row(rows: type[PreparedReviews] | type[PreparedWindows], by_review: bool) -> None:
-    batch = Collator(0, "longest", 20, by_review)(rows(_rows_in_windows()).__getitems__([FILLER_ROW]))
-    assert {len(values) for values in batch.values()} == {1}
-    assert batch["labels"].tolist() == [IGNORED_LABEL]
-    assert batch["attention_mask"].sum() == 1, "attention over no token at all is not a number"

@@ -1,6 +1,5 @@
 """Prepared data on disk: found again by what it was made of, and never half-made."""
 
-import json
 import os
 import signal
 import subprocess
@@ -179,7 +178,7 @@ def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     prepared = attach(subset_seed=5).prepared
-    assert sorted(path.name for path in prepared.folder.iterdir()) == ["labels.json", "test", "train", "val"]
+    assert sorted(path.name for path in prepared.folder.iterdir()) == ["test.arrow", "train.arrow", "val.arrow"]
     assert not list((tmp_path / "cache").rglob("cache-*.arrow"))
 
 
@@ -218,7 +217,7 @@ def test_hub_data_are_found_again_without_the_network(
     data = attach(dataset=name)
     prepared = data.prepared
     assert prepared.found
-    assert json.loads((prepared.folder / "labels.json").read_text()) == ["neg", "pos"]
+    assert data.label_names == ["neg", "pos"]
     # and by the commit, which is asked of nobody
     assert attach(dataset=name, revision=commit).prepared.found
     with pytest.raises(UserError, match=r"configs/quickstart\.yaml"):

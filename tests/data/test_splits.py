@@ -92,8 +92,6 @@ def test_training_on_more_rows_adds_to_those_before() -> None:
 @pytest.mark.parametrize(
     ("splits", "sizes", "words"),
     [
-        ({}, (1, 0, 0), "no split 'train' (its splits: none)"),
-        ({"test": 9, "validation": 3}, (1, 0, 0), "no split 'train' (its splits: test, validation)"),
         ({"train": 100}, (81, 10, 10), "data.train_size is 81, but only 80"),
         ({"train": 100, "test": 5}, (10, 10, 6), "data.test_size is 6, but the test split has 5 rows"),
         ({"train": 100}, (10, 10, 101), "data.test_size is 101, but the data set has 100 rows"),

@@ -3,13 +3,12 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.data.tokenization import Encoder, Truncation, check_length, check_texts, cut, tokenizer_facts
+from src.data.tokenization import Encoder, Truncation, check_length, cut, tokenizer_facts
 from src.system.errors import UserError
 from tests.models.families import save_roberta_tokenizer
 from tests.synthetic import synthetic_reviews
@@ -124,21 +123,8 @@ def test_longer_than_the_tokenizer_allows_is_cut_without_a_warning(
 )
 def test_lengths_that_will_not_do(max_length: int, longest: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        check_length(max_length, longest, "a-model")
+        check_length("data.max_length", max_length, longest, "a-model")
 
 
 def test_any_length_will_do_where_the_model_sets_no_limit() -> None:
-    check_length(100_000, None, "a-model")
-
-
-def test_missing_texts_are_counted_and_named_by_row() -> None:
-    rows = np.array([70, 3, 99, 12, 5, 41, 8])
-    check_texts(["good"] * 7, "text", rows, "train")
-    with pytest.raises(UserError) as refused:
-        check_texts(["", None, "  ", "good", "\n", " \t", ""], "review", rows, "train")
-    assert str(refused.value) == ("no text in the column 'review' of 6 rows of the split 'train': 3, 5, 8, 41, 70, …")
-
-
-def test_texts_of_another_type_are_refused() -> None:
-    with pytest.raises(UserError, match="the column 'stars' of the split 'test' holds no text but int"):
-        check_texts([5, 4], "stars", np.arange(2), "test")
+    check_length("data.max_length", 100_000, None, "a-model")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.data.batches import PreparedWindows, plan_epoch
+from src.data.batches import plan_epoch
+from src.data.examples import WindowExamples
 from tests.conftest import SHARED_IMDB
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -42,11 +43,11 @@ def test_quickstart_computes_few_padding_tokens(run_cli: Callable[..., tuple[int
     log = pd.read_csv("lightning_logs/version_0/metrics.csv")
     assert log["train/padding_waste"].dropna().between(0, 0.1).all()
 
-    from datasets import config, load_from_disk
+    from datasets import Dataset, config
 
-    folders = Path(config.HF_DATASETS_CACHE).glob("prepared-reviews/*/train")
-    prepared = [rows for folder in folders if "windows" in (rows := load_from_disk(str(folder))).column_names]
-    in_windows = (PreparedWindows(rows).lengths for rows in prepared if len(rows) == 1000)
+    files = Path(config.HF_DATASETS_CACHE).glob("prepared-reviews/*/train.arrow")
+    prepared = [rows for file in files if "windows" in (rows := Dataset.from_file(str(file))).column_names]
+    in_windows = (WindowExamples(rows).lengths for rows in prepared if len(rows) == 1000)
     lengths = next(lengths for lengths in in_windows if lengths.max() == 128)
 
     def computed_per_needed(grouped: bool) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from src.data.corpus.chunks import Chunker, group_sentences, split_sentences
+from src.data.corpus.chunks import cut_into_chunks, group_sentences, split_sentences
 
 _TEXT = "The film was great. A very dull plot! Was the music moving? The end."
 
@@ -37,7 +37,7 @@ def test_sentences_end_where_they_do() -> None:
 @pytest.mark.parametrize("pairs", [True, False])
 def test_chunks_hold_the_tokens_of_the_text(tiny_bert: Path, pairs: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    (chunks,) = Chunker(tokenizer, room=9, pairs=pairs).chunks([_TEXT])
+    (chunks,) = cut_into_chunks([_TEXT], tokenizer, room=9, pairs=pairs)
     whole = tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
     assert [token for chunk in chunks for piece in chunk for token in piece] == whole
     if pairs:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.data.corpus.chunks import Chunker
+from src.data.corpus.chunks import cut_into_chunks, room_for_text
 from src.data.corpus.pairs import ELSEWHERE, FOLLOWS
 from src.data.corpus.sequences import DrawnBatches, SequenceCollator, Sequences
 from tests.synthetic import synthetic_corpus
@@ -33,7 +33,7 @@ def texts() -> list[str]:
 def make(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Callable[..., Sequences]:
     def sequences(pairs: bool = True, mask_rate: float = 0.15, seed: int = 42) -> Sequences:
         rows: dict[str, list[Any]] = {"input_ids": [], "ends": [], "length": [], "review": []}
-        for review, chunks in enumerate(Chunker(tokenizer, _LENGTH - (3 if pairs else 2), pairs).chunks(texts)):
+        for review, chunks in enumerate(cut_into_chunks(texts, tokenizer, room_for_text(_LENGTH, pairs), pairs)):
             for chunk in chunks:
                 rows["input_ids"].append([token for sentence in chunk for token in sentence])
                 rows["ends"].append(np.cumsum([len(sentence) for sentence in chunk]).tolist())

@@ -1,0 +1,123 @@
+"""The examples of fine-tuning: prepared reviews, or their windows, by number, and the collator that pads them."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from src.data.batches import FILLER_ROW, Batch
+from src.data.labels import IGNORED_LABEL
+
+Example = dict[str, Any]
+Padding = Literal["longest", "max_length"]
+
+
+class Examples(Dataset[Example]):
+    """Examples by number, made of prepared rows, which are read from disk on request.
+
+    Attributes:
+        rows: the prepared rows.
+        lengths: tokens of each example, int64 of shape (examples,).
+    """
+
+    def __init__(self, rows: datasets.Dataset, lengths: np.ndarray) -> None:
+        self.rows = rows
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Example]:
+        """Several at once, which is much quicker than one by one. `[FILLER_ROW]` gives an example to be ignored."""
+        raise NotImplementedError
+
+
+def column(rows: datasets.Dataset, name: str) -> np.ndarray:
+    """A column of integers of prepared rows, int64 of shape (rows,)."""
+    return np.asarray(rows.data.column(name), dtype=np.int64)
+
+
+class ReviewExamples(Examples):
+    """Reviews, each with all its windows."""
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        super().__init__(rows.select_columns(["input_ids", "windows", "label"]), column(rows, "length"))
+
+    def __getitems__(self, indices: list[int]) -> list[Example]:
+        if indices == [FILLER_ROW]:
+            return [{"windows": [self.rows[0]["input_ids"][:1]], "label": IGNORED_LABEL}]
+        stored = self.rows[indices]
+        return [
+            {"windows": [ids[end - n : end] for n, end in zip(sizes, accumulate(sizes), strict=True)], "label": label}
+            for ids, sizes, label in zip(stored["input_ids"], stored["windows"], stored["label"], strict=True)
+        ]
+
+
+class WindowExamples(ReviewExamples):
+    """The windows of all reviews, each as an example of its own with the label of its review."""
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        super().__init__(rows)
+        windows = rows.data.column("windows").combine_chunks()
+        counts = np.asarray(windows.value_lengths())
+        self.lengths = np.asarray(windows.flatten(), dtype=np.int64)
+        self._review = np.repeat(np.arange(len(counts)), counts)
+        self._place = np.arange(len(self.lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def __getitems__(self, indices: list[int]) -> list[Example]:
+        if indices == [FILLER_ROW]:
+            return super().__getitems__(indices)
+        reviews = super().__getitems__(self._review[indices].tolist())
+        return [
+            {"windows": [review["windows"][place]], "label": review["label"]}
+            for review, place in zip(reviews, self._place[indices].tolist(), strict=True)
+        ]
+
+
+@dataclass
+class Collator:
+    """Pads the windows of some examples into a batch.
+
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). With
+    `by_review`, `review` of shape (windows,) gives the number within the batch of the review that a window belongs to;
+    without, each example has one window.
+
+    Attributes:
+        padding: to the longest window of the batch, or to `max_length`.
+    """
+
+    pad_token_id: int
+    padding: Padding
+    max_length: int
+    by_review: bool = False
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        windows = [torch.tensor(window) for example in examples for window in example["windows"]]
+        input_ids = pad_sequence(windows, batch_first=True, padding_value=self.pad_token_id)
+        if self.padding == "max_length":
+            input_ids = nn.functional.pad(input_ids, (0, self.max_length - input_ids.shape[1]), value=self.pad_token_id)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask(windows, input_ids.shape[1]),
+            "labels": torch.tensor([example["label"] for example in examples]),
+        }
+        if self.by_review:
+            counts = torch.tensor([len(example["windows"]) for example in examples])
+            batch["review"] = torch.repeat_interleave(torch.arange(len(examples)), counts)
+        return batch
+
+
+def attention_mask(sequences: Sequence[Sized], width: int) -> torch.Tensor:
+    """1 at the tokens of each sequence, 0 at the padding after them; int64 of shape (sequences, width)."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return (torch.arange(width) < lengths[:, None]).long()

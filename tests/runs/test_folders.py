@@ -1,0 +1,68 @@
+"""Run directories: which is the newest, which is next, and which is resumed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.runs.checkpoint_reading import FINISHED_KEY
+from src.runs.directories import BEST, LAST, LOGS, find_checkpoint, find_interrupted, next_run, run_of, runs
+from src.system.errors import UserError
+
+
+def _make_run(root: Path, number: int, finished: bool | None = None) -> Path:
+    """A run with a last.ckpt, unless `finished` is None."""
+    run = root / LOGS / f"version_{number}"
+    (run / LAST).parent.mkdir(parents=True)
+    if finished is not None:
+        torch.save({"state_dict": {}, FINISHED_KEY: finished}, run / LAST)
+    return run
+
+
+def test_runs_are_ordered_by_number(tmp_path: Path) -> None:
+    assert runs(tmp_path) == []
+    assert next_run(tmp_path).name == "version_0"
+    made = {number: _make_run(tmp_path, number) for number in (2, 10, 9)}
+    (tmp_path / LOGS / "version_old").mkdir()
+    assert runs(tmp_path) == [made[10], made[9], made[2]]
+    assert next_run(tmp_path) == tmp_path / LOGS / "version_11"
+
+
+@pytest.mark.parametrize(
+    ("finished", "resumed"),
+    [
+        ([False], 0),
+        ([True, False, True, True], 1),
+        ([False, True, False, True], 2),
+        ([False, True, None], 0),
+        ([True, True, True], 2),
+        ([True, None], 0),
+    ],
+)
+def test_newest_unfinished_run_is_resumed_or_else_the_newest(
+    tmp_path: Path, finished: list[bool | None], resumed: int
+) -> None:
+    made = [_make_run(tmp_path, number, done) for number, done in enumerate(finished)]
+    assert find_interrupted(tmp_path).path == made[resumed] / LAST
+
+
+def test_without_a_checkpoint_nothing_is_resumed(tmp_path: Path) -> None:
+    _make_run(tmp_path, 0)
+    with pytest.raises(UserError, match=r"no run has a last\.ckpt yet"):
+        find_interrupted(tmp_path)
+
+
+def test_best_and_last_are_those_of_the_newest_run_that_has_one(tmp_path: Path) -> None:
+    older, newer = _make_run(tmp_path, 0, finished=True), _make_run(tmp_path, 1, finished=True)
+    (older / BEST).touch()
+    assert find_checkpoint("last", tmp_path) == newer / LAST
+    assert find_checkpoint("best", tmp_path) == older / BEST
+    assert find_checkpoint(str(older / LAST), tmp_path) == older / LAST
+    with pytest.raises(UserError, match=r"there is no checkpoint 'none\.ckpt'"):
+        find_checkpoint("none.ckpt", tmp_path)
+
+
+def test_a_checkpoint_knows_its_run_even_outside_of_one(tmp_path: Path) -> None:
+    run = _make_run(tmp_path, 0)
+    assert run_of(run / BEST) == run
+    assert run_of(tmp_path / "moved.ckpt") == tmp_path
