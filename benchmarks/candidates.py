@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.data.batches import EMPTY_SHARE, Collator, EvalBatches, PreparedReviews, PreparedWindows
+from src.data.batches import FILLER_ROW, Collator, EvalBatches, PreparedReviews, PreparedWindows
 from src.data.imdb import ImdbDataModule
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch
 from src.models.classifier import BertClassifier
 
@@ -97,7 +97,7 @@ class SmoothedClassifier(BertClassifier):
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(
-            logits, labels, ignore_index=MASKED_LABEL, reduction="none", label_smoothing=self.smoothing
+            logits, labels, ignore_index=IGNORED_LABEL, reduction="none", label_smoothing=self.smoothing
         )
 
 
@@ -144,7 +144,7 @@ class _WindowsAnywhere(PreparedWindows):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         windows = super().__getitems__(indices)
-        if indices == [EMPTY_SHARE]:
+        if indices == [FILLER_ROW]:
             return windows
         reviews = PreparedReviews.__getitems__(self, self._review[indices].tolist())
         return [self._moved(window, review) for window, review in zip(windows, reviews, strict=True)]

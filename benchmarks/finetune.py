@@ -78,20 +78,6 @@ def _drop_optimizer(checkpoint: Path) -> None:
     torch.save({**content, "optimizer_states": []}, checkpoint)
 
 
-def average(members: Sequence[Trained], checkpoint: str, name: str) -> Trained:
-    """`average` of those runs, as one whose `checkpoint` is the mean; its wall time is all of theirs and its own."""
-    directory = WORK / "runs" / name
-    shutil.rmtree(directory, ignore_errors=True)
-    options = [f"--checkpoint={checkpoint}", f"--default_root_dir={directory}"]
-    runs = [str(member.run) for member in members]
-    took = run_process(ours("average", *runs, *options), WORK / "runs" / f"{name}.log").wall_s
-    run = directory / "lightning_logs" / "version_0"
-    (run / "checkpoints" / "best.ckpt").rename(run / "checkpoints" / f"{checkpoint}.ckpt")
-    shutil.copy(members[0].run / "metrics.csv", run)  # its curve stands for all
-    times = [member.fit_s for member in members]
-    return Trained(directory, run, None if None in times else sum(filter(None, times)) + took)
-
-
 def evaluate(trained: Trained, split: str, checkpoint: str) -> Outcome:
     """`validate` or `test`, for the split "val" or "test", with the weights of the checkpoint "last" or "best"."""
     command = "validate" if split == "val" else "test"

@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,12 +23,11 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.common import RESULTS, WORK, markdown_table, provenance, quickstart_inputs, write_section
-from src.data.fingerprints import hash_texts
+from src.data.fingerprints import hash_texts, read_hashes
 from src.data.reviews import Selection, labelled_splits
 from src.data.sources import find_source
 from src.data.subsets import choose_rows
 from src.data.tokens import Encoder
-from src.models.pretrained import texts_read
 from src.system.quiet import quiet
 
 _LABELS = (100, 1000)
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
     given = parser.parse_args(args)
     texts, labels = reviews()
     for model in given.models:
-        if np.isin(hash_texts(texts[-_JUDGED:]), texts_read(model)).any():
+        if np.isin(hash_texts(texts[-_JUDGED:]), read_hashes(Path(model))).any():
             sys.exit(f"error: {model} has read reviews that judge here: pre-train with benchmarks/judged.yaml held out")
     columns: dict[str, dict[tuple[int, str], list[str]]] = {}
     for name, model in {"as published": str(quickstart_inputs()[0]), **{m: m for m in given.models}}.items():

@@ -172,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> None:
     done = finished()
     table = render({name: [done[name, r] for r in range(given.repeats)] for name in VARIANTS}, given.reviews)
     command = shlex.join(["python", "-m", "benchmarks.prediction", *(sys.argv[1:] if args is None else args)])
-    from src.models.archive import PREPROCESSING
+    from src.models.folder import PREPROCESSING
 
     cut = json.loads((folder / PREPROCESSING).read_text())
     note = f"\n\n{_OTHER_CUT[cut['truncation']]}" if cut["truncation"] in _OTHER_CUT else ""

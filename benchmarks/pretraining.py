@@ -71,7 +71,7 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     from src.data.corpus.sequences import Sequences
     from src.data.held_out import held_out_of
     from src.data.sources import find_source
-    from src.models.pretrained import load_tokenizer
+    from src.system.pretrained import load_tokenizer
 
     datasets.disable_progress_bars()
     model, dataset = quickstart_inputs()

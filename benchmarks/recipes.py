@@ -25,7 +25,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from benchmarks.finetune import (
     Outcome,
     Trained,
     append_row,
-    average,
     evaluate,
     read_rows,
     run_peer,
@@ -55,7 +54,6 @@ class Run:
     Attributes:
         options: of `fit`, all of them.
         peer: the module of a peer's script, in place of `fit`.
-        members: runs whose weights are averaged, with seeds of their own that no other seed's members have.
     """
 
     recipe: str
@@ -63,12 +61,6 @@ class Run:
     seed: int
     options: tuple[str, ...]
     peer: str | None = None
-    members: int = 1
-
-    def each_member(self) -> list["Run"]:
-        """The runs whose weights are averaged."""
-        seeds = range(self.seed * self.members, (self.seed + 1) * self.members)
-        return [replace(self, members=1, seed=seed) for seed in seeds]
 
     def key(self, split: str, checkpoint: str, eval_rows: int | None) -> str:
         """What makes it another run: all that changes its result but the code, and what folders of weights hold.
@@ -80,8 +72,6 @@ class Run:
             name, _, value = option.partition("=")
             if name == "--config":
                 facts.append(yaml.safe_load(Path(ROOT, value).read_text()))
-        if self.members > 1:
-            facts.append({"members": self.members})
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -105,7 +95,7 @@ def plan(
 def _run(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None, seed: int) -> Run:
     recipe = recipes[name] if isinstance(recipes[name], dict) else {}
     options = tuple(_options(name, recipes, base, labels))
-    return Run(name, labels, seed, options, recipe.get("peer"), recipe.get("average", 1))
+    return Run(name, labels, seed, options, recipe.get("peer"))
 
 
 def _options(name: str, recipes: Mapping[str, Any], base: Sequence[str], labels: int | None) -> list[str]:
@@ -131,9 +121,6 @@ def execute(run: Run, split: str, checkpoint: str, eval_rows: int | None, timed:
 
 
 def _train(run: Run, checkpoint: str, eval_rows: int | None, timed: bool) -> Trained:
-    if run.members > 1:
-        members = [_train(member, checkpoint, eval_rows, timed) for member in run.each_member()]
-        return average(members, checkpoint, f"{run.recipe}-{run.labels or 'own'}-{run.seed}-average")
     options = list(run.options)
     if run.labels is not None:
         options.append(f"--data.train_size={run.labels}")

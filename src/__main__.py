@@ -14,7 +14,6 @@ commands:
   validate   evaluate a checkpoint on the validation rows
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
   predict    label the reviews of a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
-  average    one classifier from several runs, the mean of their weights:  python -m src average RUN RUN RUN
   export     write a checkpoint as a Hugging Face folder:  python -m src export --ckpt_path FILE --output DIR
 
 `python -m src COMMAND --help` lists the options; `fit --print_config` prints the whole configuration.
@@ -37,13 +36,6 @@ def main(args: list[str]) -> int:
         from src.commands.predict import main as predict
 
         return predict(args[1:])
-    if args[0] == "average":
-        from src.system.imports import quick_imports
-
-        with quick_imports():
-            from src.commands.average import main as average
-
-        return average(args[1:])
     if args[0] == "export":
         from src.commands.export import main as export
 

@@ -6,7 +6,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.runs.folders import FINISHED_KEY, LAST
+from src.runs.folders import LAST
+from src.runs.reading import FINISHED_KEY
 
 
 class LastCheckpoint(Checkpoint):

@@ -9,8 +9,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.callbacks.review_list import review_list
-from src.data.labels import MASKED_LABEL
-from src.runs.reading import read_checkpoint
+from src.data.labels import IGNORED_LABEL
 
 _REVIEWS_A_LIST = 10
 _MOST_CURVES = 10  # a page with one precision-recall curve for each of 1,000 classes is read by no one
@@ -104,7 +103,7 @@ class Report(lightning.Callback):
         label = batch["labels"].cpu().numpy()
         position = self._order[self._seen : self._seen + len(label)]
         self._seen += len(label)
-        real = label != MASKED_LABEL
+        real = label != IGNORED_LABEL
         probabilities = outputs["logits"].detach().float().softmax(dim=1).cpu().numpy()
         self._batches.append(EvaluatedRows(position[real], label[real], probabilities[real]))
 
@@ -175,5 +174,5 @@ def _step(trainer: lightning.Trainer, pl_module: Any) -> int:
     """
     seen = trainer.global_step
     if trainer.state.fn != "fit" and pl_module.origin.checkpoint is not None:
-        seen = int(read_checkpoint(pl_module.origin.checkpoint)["global_step"])
+        seen = pl_module.origin.checkpoint.step
     return max(seen - 1, 0)

@@ -9,7 +9,8 @@ from typing import Any
 import lightning
 
 from src.models.metrics import wilson_interval
-from src.runs.reading import read_checkpoint
+from src.runs.reading import Checkpoint
+from src.system.atomic import atomic_write
 
 
 class Results(lightning.Callback):
@@ -23,7 +24,7 @@ class Results(lightning.Callback):
         checkpoint: what was evaluated.
     """
 
-    def __init__(self, run: Path, checkpoint: Path) -> None:
+    def __init__(self, run: Path, checkpoint: Checkpoint) -> None:
         self.run = run
         self.checkpoint = checkpoint
 
@@ -42,11 +43,11 @@ class Results(lightning.Callback):
             if name.startswith(f"{prefix}/")
         }
         if prefix == "test":  # those of validation stand in the log since training
-            step = int(read_checkpoint(self.checkpoint)["global_step"]) - 1
+            step = self.checkpoint.step - 1
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name}": value for name, value in figures.items() if name != "n"}, step)
         figures["n"] = n = int(figures["n"])
-        figures["checkpoint"] = os.path.relpath(self.checkpoint, self.run)
+        figures["checkpoint"] = os.path.relpath(self.checkpoint.path, self.run)
         if "accuracy" in figures:
             correct = round(figures["accuracy"] * n)  # exact again, after fp32
             low, high = wilson_interval(correct, n)
@@ -54,11 +55,10 @@ class Results(lightning.Callback):
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
         else:
             print(", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)))
-        unfinished = path.with_suffix(".tmp")
         # JSON knows no NaN, which is what a loss becomes that diverged
         known = {
             name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
         }
-        unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
         print(f"Written to {os.path.relpath(path)}", flush=True)

@@ -1,6 +1,5 @@
 """The run's config.yaml: all options, so that `test` and `fit --ckpt_path last` find them again."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import lightning
 from lightning.pytorch.cli import SaveConfigCallback
 
 from src.runs.folders import CONFIG
+from src.system.atomic import atomic_write
 from src.system.errors import UserError
 
 
@@ -37,9 +37,8 @@ class RunConfig(SaveConfigCallback):
                 path.open("x").close()
             except FileExistsError:
                 raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
-        unfinished = path.with_name(f".{CONFIG}.tmp")
         # without the checkpoint that it went on from: whoever takes the file as a config begins anew
         config = self.config.clone()
         config["ckpt_path"] = None
-        self.parser.save(config, str(unfinished), skip_none=False, overwrite=True, multifile=False)
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            self.parser.save(config, str(unfinished), skip_none=False, overwrite=True, multifile=False)

@@ -1,13 +1,14 @@
 """metrics.csv that outlives a restart."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from src.system.atomic import atomic_write
 
 
 class _Writer(ExperimentWriter):
@@ -29,13 +30,10 @@ class _Writer(ExperimentWriter):
         self._replace(rows)
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        path = Path(self.metrics_file_path)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        with unfinished.open("w", newline="") as stream:
+        with atomic_write(Path(self.metrics_file_path)) as path, path.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(unfinished, path)
 
     def _check_log_dir_exists(self) -> None:
         """Deletes nothing, and does not warn of the other files of the run."""

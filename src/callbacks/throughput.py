@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 
-from src.data.corpus.masking import NOT_MASKED
+from src.data.labels import IGNORED_LABEL
 
 _MOST_STEPS = 100
 """On a GPU, whose moments are kept before they are added up."""
@@ -58,7 +58,7 @@ class Throughput(lightning.Callback):
         self.computed += batch["attention_mask"].numel()
         if self._on_cpu:
             labels = batch["labels"]
-            guessed = int((labels != NOT_MASKED).sum()) if labels.dim() == 2 else 0  # a label a token, not a row
+            guessed = int((labels != IGNORED_LABEL).sum()) if labels.dim() == 2 else 0  # a label a token, not a row
             self.flops += training_flops(pl_module.model.config, lengths, guessed)
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:

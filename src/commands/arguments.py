@@ -1,39 +1,54 @@
-"""What was typed, before LightningCLI sees it: the order of configs, and the run that a checkpoint belongs to."""
+"""The typed command line, before LightningCLI sees it: the order of configs, and what --ckpt_path means."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from src.runs import folders
+from src.runs.reading import Checkpoint, read_checkpoint
 from src.system.errors import UsageError, UserError, one_line
 
 SUBCOMMANDS = ("fit", "validate", "test")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Config:
+    """A `--config`: its name as typed, and its content, which is empty where the parser will say what is wrong."""
+
+    name: str
+    content: dict[str, Any]
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The options below `model:`, `data:` or `trainer:`."""
+        section = self.content.get(name)
+        return section if isinstance(section, dict) else {}
+
+
+@dataclass(frozen=True)
 class Command:
-    """A command line with its parts found out.
+    """A command line, taken apart.
 
     Attributes:
         name: fit, validate or test; empty for --help.
         args: for LightningCLI.
-        checkpoint: the file that --ckpt_path means.
-        finished: the run to go on with has come to its end already.
+        configs: those of --config, in their order.
+        checkpoint: what --ckpt_path means.
+        finished: the run to resume has come to its end already.
     """
 
     name: str
     args: list[str]
-    checkpoint: Path | None = field(default=None)
-    finished: bool = field(default=False)
+    configs: Sequence[Config] = ()
+    checkpoint: Checkpoint | None = None
+    finished: bool = False
 
     def names_class_of(self, option: str) -> bool:
         """Whether a config or a flag says which class `option` ("model" or "data") is."""
-        if any(arg.split("=")[0] in (f"--{option}", f"--{option}.class_path") for arg in self.args):
-            return True
-        contents = (_content(config) for config in _split(self.args, ("--config", "-c"))[0])
-        return any(isinstance(part := content.get(option), dict) and "class_path" in part for content in contents)
+        typed = any(arg.split("=")[0] in (f"--{option}", f"--{option}.class_path") for arg in self.args)
+        return typed or any("class_path" in config.section(option) for config in self.configs)
 
 
 def read_command(args: list[str]) -> Command:
@@ -43,67 +58,74 @@ def read_command(args: list[str]) -> Command:
 
     Raises:
         UsageError: the subcommand is missing or comes after --config.
-        UserError: there is no such checkpoint, or no config to be had.
+        UserError: there is no such checkpoint, or no config.
     """
-    name = next((arg for arg in args if not arg.startswith("-")), "")
-    if args and args[0].split("=")[0] in ("--config", "-c"):
+    name = args[0] if args else ""
+    if name.split("=")[0] in ("--config", "-c"):
         raise UsageError("--config comes after the subcommand: python -m src fit --config configs/imdb.yaml")
-    if args and not args[0].startswith("-") and name not in SUBCOMMANDS:
-        known = ", ".join((*SUBCOMMANDS, "predict", "average", "export"))
+    if name.startswith("-") or not name or {"--help", "-h"} & set(args):
+        return Command("" if name.startswith("-") else name, args)
+    if name not in SUBCOMMANDS:
+        known = ", ".join((*SUBCOMMANDS, "predict", "export"))
         raise UsageError(f"there is no command {name!r}; the commands are {known}")
-    if not args or args[0].startswith("-") or {"--help", "-h"} & set(args):
-        return Command(name, args)
 
-    configs, rest = _split(args[1:], ("--config", "-c"))
-    for config in configs:
-        _check_config(config)
+    names, rest = _split(args[1:], ("--config", "-c"))
+    configs = [_read_config(name) for name in names]
     checkpoints, rest = _split(rest, ("--ckpt_path",))
-    roots, _ = _split(rest, ("--trainer.default_root_dir",))
     if any(flag.startswith("--print_config") for flag in rest):
-        return Command(name, [name, *_flags("--config", configs), *rest])
-    root = Path(roots[-1] if roots else _root_of(configs))
-    checkpoint, finished = None, False
-    meant = checkpoints[-1] if checkpoints else _checkpoint_of(configs)
-    if meant not in (None, "null"):
-        if name == "fit" and meant == "last":
-            checkpoint, finished = folders.find_interrupted(root)
-            finished = finished and not _trains_longer(rest, configs, checkpoint)
-        else:
-            checkpoint = folders.find_checkpoint(meant, root)
-        rest += ["--ckpt_path", str(checkpoint)]
-        if not configs:
-            configs = [_run_config(checkpoint)]
-    elif name != "fit":
-        raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
-    else:
-        rest += ["--ckpt_path", "null"]  # over what a config says
-    return Command(name, [name, *_flags("--config", configs), *rest], checkpoint, finished)
+        return Command(name, [name, *_config_flags(configs), *rest], configs)
+    meant = _last([*(config.content.get("ckpt_path") for config in configs), *checkpoints])
+    if meant in (None, "null"):
+        if name != "fit":
+            raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
+        return Command(name, [name, *_config_flags(configs), *rest, "--ckpt_path", "null"], configs)
+
+    roots, _ = _split(rest, ("--trainer.default_root_dir",))
+    root = Path(_last([".", *(config.section("trainer").get("default_root_dir") for config in configs), *roots]) or ".")
+    resumes = name == "fit" and meant == "last"
+    checkpoint = (
+        folders.find_interrupted(root) if resumes else read_checkpoint(folders.find_checkpoint(str(meant), root))
+    )
+    finished = resumes and checkpoint.finished and not _trains_longer(rest, configs, checkpoint)
+    configs = configs or [_run_config(checkpoint)]
+    typed = [name, *_config_flags(configs), *rest, "--ckpt_path", str(checkpoint.path)]
+    return Command(name, typed, configs, checkpoint, finished)
 
 
-def _trains_longer(flags: list[str], configs: list[str], checkpoint: Path) -> bool:
+def _trains_longer(flags: list[str], configs: list[Config], checkpoint: Checkpoint) -> bool:
     """Whether flags or configs say how long to train, and not what the finished run was told."""
     if any(flag.startswith("--trainer.max_") for flag in flags):
         return True
-    before = _limits(str(folders.run_of(checkpoint) / folders.CONFIG))
+    path = folders.run_of(checkpoint.path) / folders.CONFIG
+    before = _limits(_read_config(str(path))) if path.is_file() else {}
     return any(before.get(name) != value for config in configs for name, value in _limits(config).items())
 
 
-def _limits(config: str) -> dict[str, Any]:
-    trainer = _content(config).get("trainer")
-    return {name: value for name, value in (trainer or {}).items() if name.startswith("max_")}
+def _limits(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in config.section("trainer").items() if name.startswith("max_")}
 
 
-def _check_config(config: str) -> None:
+def _read_config(name: str) -> Config:
     """Names the file that is no YAML, which the parser does not."""
-    path = Path(config)
-    if not path.is_file() and "\n" not in config and ":" not in config:  # else YAML itself, which the parser takes too
-        raise UsageError(f"the config {config!r} is no file")
+    path = Path(name)
+    if not path.is_file():
+        if "\n" in name or ":" in name:  # YAML itself, which the parser takes too
+            return Config(name, {})
+        raise UsageError(f"the config {name!r} is no file")
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{config} is no YAML that can be read: {one_line(error)}") from error
+        raise UsageError(f"{name} is no YAML that can be read: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{config} holds no options, as `model:` or `trainer:`, but {one_line(content)[:50]!r}")
+        raise UsageError(f"{name} holds no options, as `model:` or `trainer:`, but {one_line(content)[:50]!r}")
+    return Config(name, content)
+
+
+def _run_config(checkpoint: Checkpoint) -> Config:
+    path = folders.run_of(checkpoint.path) / folders.CONFIG
+    if not path.is_file():
+        raise UserError(f"{checkpoint.path} lies in no run's directory ({path} is missing): give its --config")
+    return _read_config(str(path))
 
 
 def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -124,37 +146,10 @@ def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str
     return values, rest
 
 
-def _flags(name: str, values: list[str]) -> list[str]:
-    return [part for value in values for part in (name, value)]
+def _config_flags(configs: Sequence[Config]) -> list[str]:
+    return [part for config in configs for part in ("--config", config.name)]
 
 
-def _checkpoint_of(configs: list[str]) -> str | None:
-    """What the configs say of ckpt_path, the last of them that does."""
-    said = [str(content["ckpt_path"]) for content in map(_content, configs) if content.get("ckpt_path")]
-    return said[-1] if said else None
-
-
-def _root_of(configs: list[str]) -> str:
-    """The directory that holds lightning_logs, as the configs say it."""
-    root = "."
-    for config in configs:
-        if isinstance(trainer := _content(config).get("trainer"), dict):
-            root = trainer.get("default_root_dir") or root
-    return root
-
-
-def _content(config: str) -> dict[str, Any]:
-    """What a config says; nothing where the parser will say what is wrong with it."""
-    try:
-        content = yaml.safe_load(Path(config).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _run_config(checkpoint: Path) -> str:
-    """The config.yaml of the checkpoint's run; the --ckpt_path that is typed wins over the one it was begun with."""
-    path = folders.run_of(checkpoint) / folders.CONFIG
-    if not path.is_file():
-        raise UserError(f"{checkpoint} lies in no run's directory ({path} is missing): give its --config")
-    return str(path)
+def _last(values: Sequence[Any]) -> Any:
+    """The last value that is set."""
+    return next((value for value in reversed(values) if value), None)

@@ -1,14 +1,11 @@
 """`python -m src export`: a checkpoint as a Hugging Face folder."""
 
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from src.system.atomic import atomic_write
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
 from src.system.signals import interrupted_by_signals
@@ -72,29 +69,20 @@ def _export(options: Any) -> None:
 
     path = find_checkpoint(options.ckpt_path, Path())
     checkpoint = read_checkpoint(path)
-    with _finished_or_not_at_all(output) as folder:
-        if "pretrainer" in checkpoint:
-            from src.exporting.pretrainer import export_pretrainer
-
-            if options.onnx or options.int8:
-                raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
-            said = export_pretrainer(folder, output.name, checkpoint, path)
-        else:
-            from src.exporting.classifier import export_classifier
-
-            said = export_classifier(folder, output.name, options, checkpoint, path)
-    print(*said, f"Exported to {options.output}", sep="\n")
-
-
-@contextmanager
-def _finished_or_not_at_all(output: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `output` at the end, and is removed if there is none."""
-    unfinished = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output) as folder:
+            folder.mkdir()
+            if "pretrainer" in checkpoint.content:
+                from src.exporting.pretrainer import export_pretrainer
+
+                if options.onnx or options.int8:
+                    raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
+                said = export_pretrainer(folder, output.name, checkpoint)
+            else:
+                from src.exporting.classifier import export_classifier
+
+                said = export_classifier(folder, output.name, options, checkpoint)
     except OSError as error:
         raise UserError(f"{output} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    print(*said, f"Exported to {options.output}", sep="\n")

@@ -1,4 +1,4 @@
-"""The command line of everything that needs a Trainer: fit, validate, test."""
+"""`python -m src fit | validate | test`: the commands that need a Trainer, through LightningCLI."""
 
 import os
 import sys
@@ -8,36 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from src.callbacks.best_checkpoint import BestCheckpoint
-from src.callbacks.graceful_stop import GracefulStop
-from src.callbacks.hyperparameters import Hyperparameters
-from src.callbacks.last_checkpoint import LastCheckpoint
-from src.callbacks.progress import PlainProgress
-from src.callbacks.report import Report
-from src.callbacks.results import Results
 from src.callbacks.run_config import RunConfig
-from src.callbacks.run_csv import RunCSVLogger
-from src.callbacks.step_log import StepLog
-from src.callbacks.summary import Summary
-from src.callbacks.throughput import Throughput
-from src.commands import next_steps
+from src.commands import next_steps, trainer
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
 from src.commands.help import print_help
 from src.commands.refusals import as_user_error
 from src.data.base import PreparedDataModule
-from src.data.imdb import ImdbDataModule  # noqa: F401  (these four, so that YAML may name them alone)
-from src.data.pretraining import PretrainingDataModule  # noqa: F401
+from src.data.imdb import ImdbDataModule
+from src.data.pretraining import PretrainingDataModule  # noqa: F401  (so that YAML may name it alone)
 from src.models.base import TransformerModule
 from src.models.classifier import BertClassifier
-from src.models.pretrainer import BertPretrainer  # noqa: F401
+from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
 from src.runs import folders
-from src.runs.reading import read_checkpoint
 from src.runs.writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
 from src.system.quiet_libraries import hush_libraries
@@ -55,14 +42,18 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 class ReviewCLI(LightningCLI):
-    """LightningCLI with one directory a run, for all its loggers, and checkpoints that a run goes on from.
+    """LightningCLI with one directory a run, for all its loggers, and checkpoints that a run resumes from.
 
     Args:
         command: what was typed, with the checkpoint that it means.
     """
 
-    def __init__(self, command: Command, **kwargs: Any) -> None:
+    model: TransformerModule
+    datamodule: PreparedDataModule
+
+    def __init__(self, command: Command) -> None:
         self.command = command
+        strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=TransformerModule,
             datamodule_class=PreparedDataModule,
@@ -72,21 +63,19 @@ class ReviewCLI(LightningCLI):
             seed_everything_default=42,
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
-            parser_kwargs={name: {"allow_abbrev": False, "exit_on_error": False} for name in self.subcommands()}
-            | {"allow_abbrev": False, "exit_on_error": False},
-            **kwargs,
+            parser_kwargs=dict.fromkeys(self.subcommands(), strict) | strict,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The one that was typed, since each one's parser takes time to make; without one, all that need a Trainer."""
+        """The typed one, since each one's parser takes time to make; without one, all that need a Trainer."""
         typed = [self.command.name] if self.command.name in SUBCOMMANDS else SUBCOMMANDS
         return {name: keys for name, keys in LightningCLI.subcommands().items() if name in typed}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         # only where no other class is named: that one would get this one's defaults for the options that both have
-        classes = {"model": "src.models.classifier.BertClassifier", "data": "src.data.imdb.ImdbDataModule"}
-        unnamed = [option for option in classes if not self.command.names_class_of(option)]
-        parser.set_defaults({option: {"class_path": classes[option]} for option in unnamed})
+        for option, default in (("model", BertClassifier), ("data", ImdbDataModule)):
+            if not self.command.names_class_of(option):
+                parser.set_defaults({option: {"class_path": f"{default.__module__}.{default.__qualname__}"}})
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as it was typed.
@@ -100,108 +89,74 @@ class ReviewCLI(LightningCLI):
             self.save_config_callback = None
 
     def instantiate_classes(self) -> None:
-        """Tells the module what will be restored: Lightning itself knows only after the network is built."""
+        """Tells the module what will be restored, and the data module which tokenizer the model has."""
         super().instantiate_classes()
-        if self.model.rows_are != self.datamodule.rows_are:
+        model, data = self.model, self.datamodule
+        if model.rows_are != data.rows_are:
             raise UserError(
-                f"{type(self.model).__name__} learns from {self.model.rows_are}, but {type(self.datamodule).__name__} "
-                f"gives {self.datamodule.rows_are}: --model and --data do not belong together"
+                f"{type(model).__name__} learns from {model.rows_are}, but {type(data).__name__} gives "
+                f"{data.rows_are}: --model and --data do not belong together"
             )
-        if self.command.name == "test" and not is_overridden("test_step", self.model):
-            raise UserError(f"{type(self.model).__name__} has no rows to test on: `validate` evaluates it")
+        if self.command.name == "test" and not is_overridden("test_step", model):
+            raise UserError(f"{type(model).__name__} has no rows to test on: `validate` evaluates it")
         if self.command.name == "fit":
-            self.model.check_schedule(self.trainer)
-        self.model.origin = replace(self.model.origin, checkpoint=self.command.checkpoint)
+            model.check_schedule(self.trainer)
+        model.origin = replace(model.origin, checkpoint=self.command.checkpoint)
+        if data.hparams.get("tokenizer") is None:
+            data.tokenizer_source = model.origin
         if self.trainer.num_nodes > 1:
             end_by_signals_at_once()
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A Trainer with this project's loggers and callbacks beside those that the user configured."""
         config = self._get(self.config_init, "trainer", default={})
-        fit = self.command.name == "fit"
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None}
-        _check_intervals(config)
+        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+            if config.get(name) == 0:  # Lightning divides by it
+                raise UserError(f"trainer.{name} is 0; it must be above 0")
         plugins = _as_list(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            config["plugins"] = [*plugins, DurableCheckpointIO()]
+            config["plugins"] = [*plugins, DurableCheckpointIO(checkpoint)]
         config["use_distributed_sampler"] = False  # src.data.batches deals the rows
         if config.get("logger") in (None, True):
-            config["logger"] = self._loggers(fit, checkpoint)
-        callbacks: list[Any] = _as_list(config.get("callbacks"))
-        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks.append(RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress())
-            config["enable_progress_bar"] = sys.stdout.isatty()
-        if fit:
-            callbacks = self._fit_callbacks(callbacks)
-        elif checkpoint is not None:
-            callbacks += [*self._reports(callbacks), Results(self.run, checkpoint)]
-        config["callbacks"] = callbacks
+            config["logger"] = trainer.loggers(self.run, self.command.name == "fit", checkpoint)
+        config["callbacks"] = self._callbacks(config)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, ModuleNotFoundError) as error:  # an accelerator, a strategy that does not exist
+        except (ValueError, ModuleNotFoundError) as error:  # an accelerator or a strategy that does not exist
             raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
-            return folders.run_of(self.command.checkpoint)
+            return folders.run_of(self.command.checkpoint.path)
         return folders.next_run(Path(config.get("default_root_dir") or ".").absolute())
 
-    def _loggers(self, fit: bool, checkpoint: Path | None) -> list[Any]:
-        place: dict[str, Any] = {
-            "save_dir": self.run.parent.parent,
-            "name": self.run.parent.name,
-            "version": self.run.name,
-        }
-        if not fit:
-            return [TensorBoardLogger(**place, default_hp_metric=False)]
-        step = int(read_checkpoint(checkpoint)["global_step"]) if checkpoint else None
-        return [
-            TensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
-            RunCSVLogger(**place, resume_step=step),
-        ]
-
-    def _fit_callbacks(self, configured: list[Any]) -> list[Any]:
-        """Those that log come before those that save, and the best checkpoint before the last, which records it."""
-        saving = [c for c in configured if isinstance(c, Checkpoint)]
-        watching = [*(c for c in configured if c not in saving), *self._reports(configured)]
-        # another ModelCheckpoint keeps what it is told to beside ours, or in place of it if that is its file
-        own = [c for c in saving if isinstance(c, ModelCheckpoint)]
-        for checkpoint in own:
-            checkpoint.dirpath = checkpoint.dirpath or str(self.run / folders.BEST.parent)
-        best = next((c for c in own if c.filename == folders.BEST.stem), None)
-        self.best = best or BestCheckpoint(self.run, self.model.monitor, self.model.monitor_mode)
-        last = next((c for c in saving if isinstance(c, LastCheckpoint)), None) or LastCheckpoint()
-        last.run = self.run
-        throughput = Throughput()
-        return [
-            *watching,
-            Summary(self.run),
-            throughput,
-            StepLog(throughput),
-            Hyperparameters(self.best),
-            *(c for c in saving if c not in (self.best, last)),
-            self.best,
-            last,
-            GracefulStop(last),
-        ]
-
-    def _reports(self, configured: list[Any]) -> list[Any]:
-        wanted = isinstance(self.model, BertClassifier) and not any(isinstance(c, Report) for c in configured)
-        return [Report()] if wanted else []
+    def _callbacks(self, config: Any) -> list[Any]:
+        configured = _as_list(config.get("callbacks"))
+        if config.get("enable_progress_bar") is not False and (bar := trainer.progress_bar(configured)):
+            configured.append(bar)
+            config["enable_progress_bar"] = sys.stdout.isatty()
+        if self.command.name == "fit":
+            return trainer.fit_callbacks(configured, self.run, self.model)
+        if self.command.checkpoint is not None:
+            return trainer.evaluation_callbacks(configured, self.run, self.model, self.command.checkpoint)
+        return configured
 
     # ---- subcommands -----------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
         """Says what came out, and what to type next."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            next_steps.after_fit(self.trainer, self.model, self.datamodule, self.best, self.run)
+            named = (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+            best = next(callback for callback in named if callback.filename == folders.BEST.stem)
+            next_steps.after_fit(self.trainer, self.model, self.datamodule, best, self.run)
 
     def after_test(self) -> None:
         """Says what to type next."""
         if self.trainer.is_global_zero and self.command.checkpoint is not None:
-            next_steps.after_test(self.trainer, self.command.checkpoint)
+            next_steps.after_test(self.trainer, self.command.checkpoint.path)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -227,12 +182,12 @@ def _run(args: list[str]) -> int:
         return 0
     if command.checkpoint and command.finished:
         print(
-            f"{folders.shown(command.checkpoint)}: this run is finished; raise what ended it to train it further: "
-            "--trainer.max_epochs, or --trainer.max_steps or --trainer.max_time where that was set"
+            f"{folders.shown(command.checkpoint.path)}: this run is finished; to train it further, raise the limit "
+            "that ended it: --trainer.max_epochs, --trainer.max_steps or --trainer.max_time"
         )
         return 0
     if command.checkpoint and not os.environ.get("LOCAL_RANK"):
-        print(f"Checkpoint: {folders.shown(command.checkpoint)}")
+        print(f"Checkpoint: {folders.shown(command.checkpoint.path)}")
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:
@@ -243,13 +198,6 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         raise as_user_error(error) from error
     return 0
-
-
-def _check_intervals(trainer: Any) -> None:
-    """Raises UserError for what Lightning divides by."""
-    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-        if trainer.get(name) == 0:
-            raise UserError(f"trainer.{name} is 0; it must be above 0")
 
 
 def _as_list(value: Any) -> list[Any]:

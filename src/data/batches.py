@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 
 Padding = Literal["longest", "max_length"]
 
@@ -17,8 +17,8 @@ Padding = Literal["longest", "max_length"]
 # padding, short enough that an epoch's order stays random
 _BATCHES_A_CHUNK = 50
 
-EMPTY_SHARE = -1
-"""Stands for the row of a rank that has none in a step; it becomes a batch of one masked row."""
+FILLER_ROW = -1
+"""The number of the filler row: a rank that has no row in a step gets it, and it counts in nothing."""
 
 
 def plan_epoch(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, group_by_length: bool) -> list[np.ndarray]:
@@ -52,7 +52,7 @@ def plan_epoch(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, grou
 def share_of(step: np.ndarray, rank: int, world_size: int) -> list[int]:
     """The rows that `rank` computes of a step: every `world_size`-th one, so that shares are alike in length."""
     share = step[rank::world_size].tolist()
-    return share or [EMPTY_SHARE]
+    return share or [FILLER_ROW]
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -173,8 +173,8 @@ class PreparedReviews(Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        if indices == [EMPTY_SHARE]:
-            return [_masked(self.rows[0])]
+        if indices == [FILLER_ROW]:
+            return [_filler(self.rows[0])]
         return _reviews(self.rows[indices])
 
 
@@ -201,7 +201,7 @@ class PreparedWindows(PreparedReviews):
         return len(self.lengths)
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        if indices == [EMPTY_SHARE]:
+        if indices == [FILLER_ROW]:
             return super().__getitems__(indices)
         reviews = super().__getitems__(self._review[indices].tolist())
         return [
@@ -220,6 +220,6 @@ def _reviews(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _masked(row: dict[str, Any]) -> dict[str, Any]:
-    """A review of one token that counts in nothing."""
-    return {"windows": [row["input_ids"][:1]], "label": MASKED_LABEL}
+def _filler(row: dict[str, Any]) -> dict[str, Any]:
+    """A review of one token whose label is ignored."""
+    return {"windows": [row["input_ids"][:1]], "label": IGNORED_LABEL}

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import datasets
 from filelock import FileLock
 
+from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full
 
 _FORMAT = 1  # raised when the layout or the meaning of prepared data changes
@@ -52,15 +51,10 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
         with FileLock(folder.with_suffix(".lock")):
             if folder.is_dir():
                 return folder, True
-            for leftover in folder.parent.glob(f"{key}.*.tmp"):  # of a build that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-            unfinished = folder.with_name(f"{key}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
+            remove_unfinished(folder)  # of a build that was killed; under the lock there is no other
+            with atomic_write(folder) as unfinished:
                 unfinished.mkdir()
                 build(unfinished)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         if disk_is_full(error):
             raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error

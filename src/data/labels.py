@@ -7,8 +7,8 @@ import numpy as np
 
 from src.system.errors import UserError
 
-MASKED_LABEL = -100
-"""The label of a row that fills a batch up and counts in no loss and no metric (torch's `ignore_index`)."""
+IGNORED_LABEL = -100
+"""The label of a row or a token that counts in no loss and no metric (torch's `ignore_index`)."""
 
 
 def label_names(column: datasets.Dataset, name: str) -> list[str]:
@@ -49,8 +49,8 @@ def label_ids(rows: datasets.Dataset, name: str, names: Sequence[str], split: st
         wrong = np.flatnonzero((ids < 0) | (ids >= len(names)))
     else:
         number = {label: i for i, label in enumerate(names)}
-        ids = np.asarray([number.get(str(value), MASKED_LABEL) for value in values], dtype=np.int64)
-        wrong = np.flatnonzero(ids == MASKED_LABEL)
+        ids = np.asarray([number.get(str(value), -1) for value in values], dtype=np.int64)
+        wrong = np.flatnonzero(ids == -1)
     if len(wrong):
         raise UserError(
             f"{len(wrong)} rows for {split} have a label that is no class of the training split "

@@ -1,10 +1,10 @@
 """Unlabelled reviews for pre-training, as a LightningDataModule."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
@@ -15,13 +15,14 @@ from src.data.held_out import held_out_of
 from src.data.sources import find_source
 from src.data.tokens import check_length
 from src.system.errors import UserError
+from src.system.seeds import run_seed
 
 
 class PretrainingDataModule(PreparedDataModule):
-    """Reviews without labels, as pairs of segments with some of their tokens masked: BERT's own two tasks.
+    """Unlabelled reviews as masked pairs of segments, for BERT's two pre-training tasks.
 
-    Found, cut into sequences at the ends of sentences, tokenised and cached in `prepare_data`. Pairs and masks are
-    drawn anew in every epoch; those of validation are always the same, so that curves compare.
+    `prepare_data` cuts the reviews into sequences at sentence ends, tokenises and caches them. Pairs and masks are
+    drawn anew in every epoch; those of validation are always the same, so that curves can be compared.
 
     Args:
         dataset: a Hub id; a folder in the Hub's layout; a csv, jsonl or parquet file; or `package://NAME/PATH`, a file
@@ -43,6 +44,11 @@ class PretrainingDataModule(PreparedDataModule):
         batch_size: sequences a training step, per device.
         eval_batch_size: sequences a validation step, per device; null takes batch_size.
         num_workers: processes that load batches.
+        tokenizer: Hub id, folder or `package://NAME/PATH` of the model whose tokenizer is used. null: on the command
+            line that of the model, in Python that of bert-base-uncased.
+
+    Attributes:
+        corpus: the prepared sequences on disk.
     """
 
     rows_are = "sequences"
@@ -66,21 +72,61 @@ class PretrainingDataModule(PreparedDataModule):
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
+        tokenizer: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(tokenizer)
         self.save_hyperparameters()
         self.check_loading_options()
         check_length(sequence_length, None, "", option="data.sequence_length")
         if not 0 < mask_rate < 1:
             raise UserError(f"data.mask_rate is {mask_rate}; it must be above 0 and below 1")
-        self.tokenizer: PreTrainedTokenizerBase
-        self.corpus: Corpus
+
+    @functools.cached_property
+    def _given_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """None where one is to be trained on the corpus."""
+        source = self.tokenizer_source
+        check_length(
+            self.hparams["sequence_length"], source.longest_input(), source.name, option="data.sequence_length"
+        )
+        tokenizer = source.tokenizer()
+        if tokenizer is not None and type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
+            raise UserError(f"{source.name!r} has no WordPiece tokenizer; pre-training here is BERT's")
+        return tokenizer
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        h: Any = self.hparams
+        selection = CorpusSelection(
+            where=h.where,
+            split=h.split,
+            text_column=h.text_column,
+            train_size=h.train_size,
+            val_size=h.val_size,
+            subset_seed=h.subset_seed,
+            sequence_length=h.sequence_length,
+            pairs=h.next_sentence,
+        )
+        source = find_source(h.dataset, h.revision, cache_dir())
+        # the size first: a run that trained its tokenizer has it when it is resumed, and must find the same corpus
+        tokenizer = self.tokenizer_source.vocab_size or self._given_tokenizer
+        assert tokenizer is not None
+        return prepare_corpus(source, selection, tokenizer, held_out_of(h.held_out or []))
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer = self._given_tokenizer or self.corpus.tokenizer()
+        for name in ("cls", "sep", "pad", "mask"):
+            if getattr(tokenizer, f"{name}_token_id") is None:
+                model = self.tokenizer_source.name
+                raise UserError(f"the tokenizer of {model!r} has no {name} token, which pre-training needs")
+        return tokenizer
+
+    @property
+    def key(self) -> str:
+        return f"{self.corpus.key}, masked {self.hparams['mask_rate']}"
 
     def prepare_data(self) -> None:
         """Downloads, checks, cuts, tokenises and caches, once a machine; the other ranks wait and read the cache."""
-        self._prepare()
-        self.module.origin.check_weights(self.tokenizer)
-        self.check_resumption()
         counts = self.corpus.counts()
         sequences = {name: len(self.corpus.rows(name)) for name in ("train", "val")}
         left_out = f"; {counts['held_out']:,} left out as they are held out" if self.hparams["held_out"] else ""
@@ -93,51 +139,15 @@ class PretrainingDataModule(PreparedDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens the prepared sequences."""
-        self._prepare()
         self.splits = {name: self.corpus.rows(name) for name in ("train", "val")}
         if stage == "validate" and not len(self.splits["val"]):
             raise UserError("there are no rows to validate on: data.val_size is 0")
 
-    def _prepare(self) -> None:
-        h: Any = self.hparams
-        origin = self.module.origin
-        check_length(h.sequence_length, origin.longest_input(), origin.name, option="data.sequence_length")
-        tokenizer = origin.tokenizer()
-        if tokenizer is not None and type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
-            raise UserError(f"{origin.name!r} has no WordPiece tokenizer; pre-training here is BERT's")
-        self.corpus = prepare_corpus(
-            find_source(h.dataset, h.revision, cache_dir()),
-            CorpusSelection(
-                h.where,
-                h.split,
-                h.text_column,
-                h.train_size,
-                h.val_size,
-                h.subset_seed,
-                h.sequence_length,
-                pairs=h.next_sentence,
-            ),
-            # with one that is trained on the corpus, a resumed run has it already and must find the same corpus
-            origin.vocab_size or tokenizer,
-            held_out_of(h.held_out or []),
-        )
-        self.key = f"{self.corpus.key}, masked {h.mask_rate}"
-        self.tokenizer = self.corpus.tokenizer() if tokenizer is None else tokenizer
-        if missing := [name for name in ("cls", "sep", "pad", "mask") if self._special(name) is None]:
-            raise UserError(f"the tokenizer of {origin.name!r} has no {missing[0]} token, which pre-training needs")
-
-    def _special(self, name: str) -> int | None:
-        token: int | None = getattr(self.tokenizer, f"{name}_token_id")
-        return token
-
-    def dataset(self, name: str) -> Dataset[Any]:
+    def dataset(self, name: str) -> Sequences:
         """Masked sequences."""
         h: Any = self.hparams
-        seed = self.module.seed
-        return Sequences(self.splits[name], self.tokenizer, h.sequence_length, h.mask_rate, h.next_sentence, seed)
+        return Sequences(self.splits[name], self.tokenizer, h.sequence_length, h.mask_rate, h.next_sentence, run_seed())
 
     def collator(self, name: str) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
         """Pads to the longest sequence of the batch."""
-        pad_token_id = self._special("pad")
-        assert pad_token_id is not None
-        return SequenceCollator(pad_token_id)
+        return SequenceCollator(int(self.tokenizer.pad_token_id))

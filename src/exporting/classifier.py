@@ -1,7 +1,7 @@
 """A fine-tuned classifier as a Hugging Face folder, with ONNX files if asked for, all of them checked."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 
 from src.exporting.model_card import Agreement, write_card
 from src.inference.classifier import Network, flat, means, onnx_network, pad, probabilities, torch_network
-from src.models.archive import WEIGHTS, Archive, archive_in, network_in, read_folder, read_network, save_folder
+from src.models.archive import Archive, network_in
+from src.models.folder import WEIGHTS, read_folder, read_network, save_folder
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 
 _N_REVIEWS = 100
@@ -20,24 +22,23 @@ _TOLERANCE_FOLDER = 1e-5
 _TOLERANCE_ONNX = 1e-4
 
 
-def export_classifier(folder: Path, name: str, options: Any, checkpoint: Mapping[str, Any], path: Path) -> list[str]:
+def export_classifier(folder: Path, name: str, options: Any, checkpoint: Checkpoint) -> list[str]:
     """Writes everything into `folder`, checks it against the checkpoint, and returns lines that say so.
 
     Args:
         folder: to write to.
         name: of the model.
         options: of the command: `onnx`, `int8`, `reviews`, `text_column`.
-        checkpoint: as read from `path`.
-        path: of the checkpoint.
+        checkpoint: of a `BertClassifier`.
 
     Raises:
         UserError: a file does not give the checkpoint's probabilities.
     """
-    archive = archive_in(checkpoint, path)
-    network = network_in(checkpoint, archive, path)
-    texts, reviews = _reviews(options, checkpoint, archive)
+    archive = Archive.of(checkpoint)
+    network = network_in(checkpoint, archive)
+    texts, reviews = _reviews(options, archive)
     agreements = _write(folder, options, archive, network, texts)
-    write_card(folder, name, archive, checkpoint, path, agreements, reviews)
+    write_card(folder, name, archive, checkpoint.content, checkpoint.path, agreements, reviews)
     said = [
         f"{agreement.file}: same label as the checkpoint on {agreement.same_label} of {agreement.n} reviews, "
         f"probabilities differ by {agreement.difference:.1e} at most"
@@ -113,7 +114,7 @@ def _check_settings(archive: Archive, written: Archive, texts: list[str], tokens
         raise UserError("the export failed its check: its tokenizer or its labels differ from the checkpoint's")
 
 
-def _reviews(options: Any, checkpoint: Mapping[str, Any], archive: Archive) -> tuple[list[str], str]:
+def _reviews(options: Any, archive: Archive) -> tuple[list[str], str]:
     """Texts to check on, and what they are."""
     if options.reviews:
         from src.inference.inputs import ReviewFile, Row
@@ -123,7 +124,7 @@ def _reviews(options: Any, checkpoint: Mapping[str, Any], archive: Archive) -> t
         if not texts:
             raise UserError(f"there is no review in {options.reviews}")
         return texts, f"the first {len(texts)} reviews of {Path(options.reviews).name}"
-    if texts := _prepared_texts(checkpoint):
+    if texts := _prepared_texts(archive.prepared):
         return texts, f"{len(texts)} reviews of its own, those of validation first"
     print(
         "The reviews it was trained with are not in the cache: checking on generated texts (--reviews FILE: on yours)",
@@ -132,12 +133,10 @@ def _reviews(options: Any, checkpoint: Mapping[str, Any], archive: Archive) -> t
     return _generated(archive), f"{_N_REVIEWS} texts of random words"
 
 
-def _prepared_texts(checkpoint: Mapping[str, Any]) -> list[str]:
+def _prepared_texts(key: str) -> list[str]:
     """Reviews of validation, then of training, as they were prepared for the run, if they are still on this machine."""
-    # what the data module saved, whatever its class
-    states = [value for value in checkpoint.values() if isinstance(value, dict) and {"key", "options"} <= value.keys()]
     texts: list[str] = []
-    if not states:
+    if not key:
         return texts
     import datasets
 
@@ -145,7 +144,7 @@ def _prepared_texts(checkpoint: Mapping[str, Any]) -> list[str]:
 
     for split in ("val", "train"):
         try:
-            rows = datasets.load_from_disk(str(cache_dir() / str(states[0]["key"]) / split))
+            rows = datasets.load_from_disk(str(cache_dir() / key / split))
             texts += rows["text"][: _N_REVIEWS - len(texts)]
         except (OSError, KeyError, ValueError):  # not there, or prepared by another version
             continue

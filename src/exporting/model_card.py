@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from src.data.fingerprints import READ_TEXTS
 from src.data.held_out import finetuning_config
 from src.data.tokens import Encoder
-from src.models.archive import READ_TEXTS, Archive
+from src.models.archive import Archive
 from src.runs import folders
 
 _PACKAGES = ("torch", "transformers", "lightning", "onnxruntime")
@@ -189,10 +190,8 @@ def _training(checkpoint: Mapping[str, Any], path: Path, model: dict[str, Any], 
     facts = {key: data[key] for key in _DATA_FACTS if data.get(key) is not None}
     if data and data.get("train_size") is None:
         facts["train_size"] = "all rows that are not for validation or testing"
-    n_averaged = len(checkpoint.get(folders.AVERAGE_OF_KEY, ()))
-    averaged = f"The weights are the mean of those of {n_averaged} runs, of which this was the first. "
     return (
-        f"## Training data\n\n{_table(facts)}\n\n## Recipe\n\n{_table(recipe)}\n\n{averaged if n_averaged else ''}"
+        f"## Training data\n\n{_table(facts)}\n\n## Recipe\n\n{_table(recipe)}\n\n"
         f"These weights are those after step {int(checkpoint.get('global_step', 0)):,}, in epoch "
         f"{int(checkpoint.get('epoch', 0)) + 1}. AdamW, betas 0.9 and 0.999, eps 1e-8."
     )

@@ -1,20 +1,17 @@
 """A pre-trained BERT as a Hugging Face folder: both heads, the tokenizer, and what it has read."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, BertForPreTraining
 
+from src.data.fingerprints import save_hashes
 from src.exporting.model_card import write_pretrainer_card
-from src.models.archive import (
-    load_weights_of,
-    pretrainer_archive_in,
-    save_network,
-    save_texts,
-    save_tokenizer,
-)
+from src.models.archive import PretrainerArchive, load_weights
+from src.models.folder import save_network, save_tokenizer
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 from src.system.quiet import quiet
 
@@ -22,29 +19,28 @@ _TOLERANCE = 1e-5
 _ROWS = 8
 
 
-def export_pretrainer(folder: Path, name: str, checkpoint: Mapping[str, Any], path: Path) -> list[str]:
+def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[str]:
     """Writes everything into `folder`, checks it against the checkpoint, and returns lines that say so.
 
     Args:
         folder: to write to.
         name: of the model.
-        checkpoint: as read from `path`.
-        path: of the checkpoint.
+        checkpoint: of a pre-training.
 
     Raises:
         UserError: what was written lacks weights, or gives other logits than the checkpoint.
     """
-    archive = pretrainer_archive_in(checkpoint, path)
+    archive = PretrainerArchive.of(checkpoint)
     network = BertForPreTraining._from_config(archive.config, dtype=torch.float32)
-    load_weights_of(checkpoint, network, path)
+    load_weights(checkpoint, network)
     save_network(folder, network)
     # all positions of the network may be used in fine-tuning, however long the sequences were here
     save_tokenizer(folder, archive.tokenizer, archive.config.max_position_embeddings, "right")
-    save_texts(folder, archive.texts)
+    save_hashes(folder, archive.texts.numpy().view(np.uint64))
     difference = _difference(folder, network, archive.sequence_length)
     if not difference <= _TOLERANCE:  # NaN too
         raise UserError(f"the export failed its check: its logits differ by {difference:.1e}")
-    write_pretrainer_card(folder, name, checkpoint, path, len(archive.texts))
+    write_pretrainer_card(folder, name, checkpoint.content, checkpoint.path, len(archive.texts))
     return [f"model.safetensors: logits of both heads as the checkpoint's, to {difference:.1e}, on random sequences"]
 
 

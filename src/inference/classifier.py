@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from src.data.tokens import Encoder
-from src.models.archive import WEIGHTS, archive_in, network_in, read_folder, read_network
+from src.models.archive import Archive, network_in
+from src.models.folder import WEIGHTS, read_folder, read_network
 from src.system.errors import UserError, one_line
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -153,8 +154,8 @@ def _load_checkpoint(path: Path) -> Classifier:
     from src.runs.reading import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    archive = archive_in(checkpoint, path)
-    network = torch_network(network_in(checkpoint, archive, path))
+    archive = Archive.of(checkpoint)
+    network = torch_network(network_in(checkpoint, archive))
     return Classifier(network, archive.encoder, archive.labels, [path])
 
 

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal, cast
 
 from src.inference.inputs import STANDARD, Row
+from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError
 
 OutputFormat = Literal["csv", "jsonl"]
@@ -103,16 +104,13 @@ class Journal:
 
     def write(self, progress: Progress) -> None:
         """Records what is done; whole or not at all."""
-        unfinished = self.path.with_name(self.path.name + ".tmp")
-        with unfinished.open("w") as stream:
-            json.dump(asdict(progress), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, self.path)
+        with atomic_write(self.path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(progress)))
 
     def remove(self) -> None:
         """The output is whole."""
         self.path.unlink(missing_ok=True)
+        remove_unfinished(self.path)
 
     def mismatch(self) -> UserError:
         """The rows that were done are not those that the input begins with."""

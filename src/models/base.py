@@ -1,7 +1,6 @@
-"""What fine-tuning and pre-training share: the optimizer, seeded dropout, and what is logged of the steps."""
+"""Base class of the LightningModules: optimizer, seeded dropout, running means, checks before a run begins."""
 
 import math
-import os
 from typing import Any
 
 import lightning
@@ -11,31 +10,34 @@ from torch import nn
 from torchmetrics.aggregation import BaseAggregator
 from transformers import PreTrainedModel
 
-from src.data.base import differences
+from src.data.base import PreparedDataModule
+from src.data.tokens import tokenizer_facts
+from src.models.archive import Archive, PretrainerArchive
 from src.models.kernels.dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
-from src.models.running_means import TrainingMeans
-from src.runs.folders import AVERAGE_OF_KEY
+from src.models.running_means import RunningMeans
+from src.runs.reading import changed_options
 from src.system.errors import UserError
+from src.system.seeds import run_seed, step_seed
 
 Batch = dict[str, torch.Tensor]
 
-# its state is restored with these, whatever is typed
+# the optimizer's state is restored with these, whatever is typed
 _OPTIMIZER = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
 
 
 class TransformerModule(lightning.LightningModule):
     """A network of `transformers` under AdamW and a schedule.
 
-    A subclass builds `model` and the two `TrainingMeans` in `configure_model`, and sets the attributes below.
+    A subclass builds `model`, `archive` and the means in `configure_model`, and sets the class attributes below.
 
     Attributes:
-        monitor, monitor_mode, monitor_name: what the best checkpoint is best in, of what is logged.
+        monitor, monitor_mode, monitor_name: the logged figure that the best checkpoint is best in.
         rows_are: what a row of a batch is, in the plural.
-        next_commands: what it is for and what to type, after a fit; {best} stands for the best checkpoint, {held_out}
-            for the config of the fine-tuning that was held out from a pre-training.
         origin: where the network comes from.
+        archive: what a checkpoint holds beside the weights.
+        seed: of dropout and of the order of training rows; set in `setup`.
     """
 
     monitor: str
@@ -44,13 +46,22 @@ class TransformerModule(lightning.LightningModule):
     rows_are: str
     next_commands: tuple[tuple[str, str], ...]
     origin: Origin
+    archive: Archive | PretrainerArchive
+    step_means: RunningMeans
+    epoch_means: RunningMeans
+    seed: int
 
     def __init__(self) -> None:
         super().__init__()
         self.model: PreTrainedModel | None = None
-        self.step_means: TrainingMeans
-        self.epoch_means: TrainingMeans
         self.last_step: dict[str, Any] = {}
+
+    @property
+    def data(self) -> PreparedDataModule:
+        """The Trainer's data module."""
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    # ---- checks ----------------------------------------------------------------------------------------------------
 
     def check_training_options(self) -> None:
         """Raises UserError for a probability outside [0, 1), a learning rate that is not positive, and the like."""
@@ -65,35 +76,64 @@ class TransformerModule(lightning.LightningModule):
         if not 0 <= self.hparams["weight_decay"] < math.inf:
             raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
 
-    def check_schedule(self, trainer: Any) -> None:
-        """Raises UserError where the schedule needs the number of steps, and that is not to be known."""
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
+    def check_schedule(self, trainer: lightning.Trainer) -> None:
+        """Raises UserError where the schedule needs the number of steps, and that is not known."""
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
-                "GradientAccumulationScheduler changes the number of steps, which the learning rate follows: take "
+                "GradientAccumulationScheduler changes the number of steps, which the learning rate follows: use "
                 "trainer.accumulate_grad_batches"
             )
         unlimited = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
         if unlimited and (self.hparams["schedule"] != "constant" or self.hparams["warmup_ratio"]):
             raise UserError(
                 f"model.schedule={self.hparams['schedule']} with model.warmup_ratio={self.hparams['warmup_ratio']} "
-                "follows the number of steps: limit trainer.max_epochs or trainer.max_steps, or take the schedule "
+                "follows the number of steps: limit trainer.max_epochs or trainer.max_steps, or use the schedule "
                 "`constant` without warm-up"
             )
 
-    @property
-    def seed(self) -> int:
-        """Of the order of training rows and of dropout: the one that `seed_everything` was given."""
-        return int(os.environ.get("PL_GLOBAL_SEED", "42"))
+    def prepare_data(self) -> None:
+        """Checks the model against the prepared data and the run to resume, before the run's directory is made.
+
+        Lightning calls it once a machine, after the data module's own `prepare_data`.
+
+        Raises:
+            UserError: the weights cannot be had or do not go with the data, or the run cannot be resumed so.
+        """
+        self.check_data()
+        if self.trainer.state.fn == "fit" and self.origin.checkpoint is not None:
+            self.check_resumption(self.origin.checkpoint.content)
+            self.data.check_resumption(self.origin.checkpoint.content)
+
+    def setup(self, stage: str) -> None:
+        self.seed = run_seed()
+
+    def check_data(self) -> None:
+        """Raises UserError where the data are tokenised for another model, or the weights cannot be had."""
+        tokenizer = self.origin.tokenizer()
+        if tokenizer is not None and tokenizer_facts(tokenizer) != tokenizer_facts(self.data.tokenizer):
+            raise UserError(
+                f"the data are tokenised for {self.data.tokenizer_source.name!r}, but the model is "
+                f"{self.origin.name!r}: give the data module tokenizer={self.origin.name!r}"
+            )
+        self.origin.check_weights(self.data.tokenizer)
+
+    def check_resumption(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError where the optimizer's options differ from those of the run to resume."""
+        before, now = (
+            {f"model.{name}": options.get(name) for name in _OPTIMIZER}
+            for options in (checkpoint["hyper_parameters"], self.hparams)
+        )
+        if changed := changed_options(before, now):
+            raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")
+
+    # ---- training --------------------------------------------------------------------------------------------------
 
     def dropout_options(self) -> dict[str, float]:
         """The dropout that the user set, by option."""
         return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
-        """Compiles the network in place, or else makes its dropout fast on a CPU, which a compiler does by itself.
-
-        And does without cuDNN's attention in this process.
-        """
+        """Compiles the network in place, or makes its dropout fast on a CPU, which a compiler does by itself."""
         # PyTorch prefers cuDNN's attention in bf16 on a Hopper GPU, which plans anew for each length of a batch that it
         # has not seen (pytorch #155958, FunASR #3704): 0.19 s a step in place of 0.04 s (docs/results.md, "On one GPU")
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -108,7 +148,7 @@ class TransformerModule(lightning.LightningModule):
         trainer = self.trainer
         assert self.model is not None
         n_steps = total_steps(
-            len(trainer.datamodule.train_dataloader()),  # type: ignore[attr-defined]
+            len(self.data.train_dataloader()),
             trainer.limit_train_batches,
             trainer.accumulate_grad_batches,
             trainer.max_epochs,
@@ -119,20 +159,19 @@ class TransformerModule(lightning.LightningModule):
         return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout from the step, so that a resumed run draws as one that never stopped.
+        """Seeds dropout for this step and rank, so that a resumed run draws as one that never stopped.
 
-        And each rank from its rank: Lightning gives all the same seed, and with it the same masks.
+        Lightning gives all ranks the same seed, and with it the same dropout masks.
         """
-        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
-        torch.manual_seed(hash((self.seed, epoch, batch_idx, rank)) % 2**63)
+        torch.manual_seed(step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank))
 
     def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
-        """Counts summed over the ranks: what the loss of a step is divided by, since ranks may differ in rows."""
+        """Counts summed over the ranks: the divisor of a step's loss, since ranks may differ in rows."""
         total: torch.Tensor = self.trainer.strategy.reduce(counts, reduce_op="sum")  # type: ignore[assignment]
         return total.clamp(min=1)
 
     def update_means(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
-        """Adds to the means of the step's row of the log and of the epoch's; see `TrainingMeans.update`."""
+        """Adds to the means of the step's row of the log and of the epoch's; see `RunningMeans.update`."""
         for means in (self.step_means, self.epoch_means):
             means.update(name, values, weights)
 
@@ -148,12 +187,14 @@ class TransformerModule(lightning.LightningModule):
             group["lr"] for group in optimizer.param_groups if group["initial_lr"] <= self.hparams["learning_rate"]
         ]
         self.last_step = {"lr": max(rates, default=optimizer.param_groups[0]["lr"])}
+        limit = gradient_clip_val or math.inf
         if gradient_clip_algorithm == "value":
             # Lightning's own refuses a fused optimizer in mixed precision, even in bf16, which scales no gradients
-            nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val or float("inf"))
-            return
-        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
-        self.last_step["train/grad_norm"] = norm
+            nn.utils.clip_grad_value_(self.parameters(), limit)
+        else:
+            self.last_step["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters(), limit)
+
+    # ---- logging ---------------------------------------------------------------------------------------------------
 
     def log_evaluation(self, prefix: str, figures: dict[str, Any], shown: tuple[str, ...]) -> None:
         """Logs figures that were computed over all ranks already, those in `shown` on the progress bar too.
@@ -173,7 +214,7 @@ class TransformerModule(lightning.LightningModule):
         return means | {name: float(value) for name, value in self.last_step.items()}
 
     def epoch_metrics(self) -> dict[str, float]:
-        """The means of the epoch so far, whose end it is."""
+        """The means of the epoch so far; called at its end."""
         return {f"train/{name}": value for name, value in self.described(self.epoch_means.take()).items()}
 
     def described(self, means: dict[str, float]) -> dict[str, float]:
@@ -192,9 +233,9 @@ class TransformerModule(lightning.LightningModule):
         self._keep_metrics_exact()
 
     def _keep_metrics_exact(self) -> None:
-        """Undoes what the precisions "bf16-true" and "16-true" do to sums, which soon grow no more in so few bits.
+        """Keeps sums in fp32 with the precisions "bf16-true" and "16-true": in so few bits they soon stop growing.
 
-        Of means and sums alone: the other metrics count in integers, which `set_dtype` would make floats too.
+        Only means and sums: the other metrics count in integers, which `set_dtype` would make floats too.
         """
         for metric in self.modules():
             if isinstance(metric, BaseAggregator):
@@ -203,7 +244,8 @@ class TransformerModule(lightning.LightningModule):
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the running means, summed over the ranks."""
+        """Adds the archive, and the running means, summed over the ranks."""
+        checkpoint[self.archive.SECTION] = self.archive.section
         checkpoint["step_means"] = self.step_means.sums()
         checkpoint["epoch_means"] = self.epoch_means.sums()
 
@@ -215,15 +257,3 @@ class TransformerModule(lightning.LightningModule):
         if self.trainer.global_rank == 0:
             self.step_means.restore(checkpoint["step_means"])
             self.epoch_means.restore(checkpoint["epoch_means"])
-
-    def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where there is no optimizer to resume, or its options are others."""
-        if AVERAGE_OF_KEY in checkpoint:
-            raise UserError(
-                "a mean of runs has no optimizer to go on with: `export` it, and begin with --model.model_name_or_path"
-            )
-        before, now = (
-            {f"model.{k}": h.get(k) for k in _OPTIMIZER} for h in (checkpoint["hyper_parameters"], self.hparams)
-        )
-        if changed := differences(before, now):
-            raise UserError(f"the run to resume has an optimizer of its own: {changed}. Resume with the old value")

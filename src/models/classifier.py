@@ -1,4 +1,4 @@
-"""BERT with a classification head, trained and measured by Lightning."""
+"""BertClassifier: the LightningModule that fine-tunes an encoder with a classification head."""
 
 import itertools
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from src.data.labels import MASKED_LABEL
-from src.models.archive import archive_in, archive_tokenizer, network_in
+from src.data.imdb import ImdbDataModule
+from src.data.labels import IGNORED_LABEL
+from src.models.archive import Archive, network_in
 from src.models.base import Batch, TransformerModule
 from src.models.heads import linear_probe as probing
 from src.models.heads.mean_pooling import Pooling
@@ -19,8 +20,8 @@ from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
-from src.models.running_means import TrainingMeans
-from src.models.weighted_mean import WeightedMean
+from src.models.running_means import RunningMeans, WeightedMean
+from src.runs.reading import Checkpoint
 from src.system.errors import UserError
 
 
@@ -50,6 +51,7 @@ class BertClassifier(TransformerModule):
     """
 
     origin: ClassifierOrigin
+    archive: Archive
     monitor = "val/accuracy"
     monitor_mode = "max"
     monitor_name = "validation accuracy"
@@ -73,28 +75,42 @@ class BertClassifier(TransformerModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_training_options()
-        self.origin = ClassifierOrigin(model_name_or_path, None, self.dropout_options(), pooling)
+        self.origin = ClassifierOrigin(model_name_or_path, dropout=self.dropout_options(), pooling=pooling)
         self._begins_anew = True
+        self._is_built = False
         self.eval_loss: WeightedMean
         self.eval_metrics: MetricCollection
 
     # ---- building --------------------------------------------------------------------------------------------------
 
+    @property
+    def data(self) -> ImdbDataModule:
+        """The Trainer's data module."""
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    def check_data(self) -> None:
+        super().check_data()
+        self.origin.check_labels(self.data.label_names)
+        self.data.check_unread(self.origin.texts_read(), self.origin.name)
+
     def configure_model(self) -> None:
         """Builds the network, once the data are prepared and the number of labels is known."""
-        if self._trainer is None or "eval_metrics" in self._modules:  # without a Trainer: load_from_checkpoint
+        if self._trainer is None or self._is_built:  # `load_from_checkpoint` has no Trainer
             return
-        names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
-        self._texts_read = torch.from_numpy(self.origin.texts_read().view(np.int64))  # now: the folder may go away
-        self.model = self.model or self.origin.build(names)
+        data = self.data
+        self.model = self.model or self.origin.build(data.label_names)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
+        # now: the folder that tells what was read may go away
+        texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
+        self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
         compute_last_layer_at_cls_only(self.model)
         self.speed_up(self.model)
-        self.step_means = TrainingMeans(["loss", "accuracy"])
-        self.epoch_means = TrainingMeans(["loss", "accuracy"])
+        self.step_means = RunningMeans(["loss", "accuracy"])
+        self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
-        self.eval_metrics = classification_metrics(len(names))
+        self.eval_metrics = classification_metrics(len(data.label_names))
+        self._is_built = True
 
     def on_fit_start(self) -> None:
         """Sets the head, if it is to be probed; a run that is resumed has one."""
@@ -105,9 +121,9 @@ class BertClassifier(TransformerModule):
     def _probe(self) -> None:
         trainer: Any = self.trainer
         assert self.model is not None
-        rows = trainer.datamodule.train_rows_once()
+        rows = self.data.train_rows_once()
         if trainer.is_global_zero:
-            print(f"Linear probe: reading {len(trainer.datamodule.splits['train']):,} reviews", flush=True)
+            print(f"Linear probe: reading {len(self.data.splits['train']):,} reviews", flush=True)
         batches = map(trainer.strategy.batch_to_device, itertools.islice(rows, 1 if trainer.fast_dev_run else None))
         with trainer.precision_plugin.forward_context():
             right = probing.probe(self.model, batches)
@@ -129,7 +145,7 @@ class BertClassifier(TransformerModule):
         """The mean loss over the rows of the step, over all ranks together."""
         logits = self._logits_of_reviews(batch)
         losses = self.row_losses(logits, batch["labels"])
-        real = (batch["labels"] != MASKED_LABEL).float()
+        real = (batch["labels"] != IGNORED_LABEL).float()
         right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
         shown = {"loss": losses.detach(), "accuracy": right}
         for name, values in shown.items():
@@ -142,7 +158,7 @@ class BertClassifier(TransformerModule):
         return loss
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """What training minimises, shape (rows,); 0 for a masked row. A subclass may have another loss."""
+        """What training minimises, shape (rows,); 0 for a filler row. A subclass may have another loss."""
         return _row_losses(logits, labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
@@ -155,7 +171,7 @@ class BertClassifier(TransformerModule):
 
     def _evaluate(self, batch: Batch) -> torch.Tensor:
         logits = self._logits_of_reviews(batch)
-        real = (batch["labels"] != MASKED_LABEL).float()
+        real = (batch["labels"] != IGNORED_LABEL).float()
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
         self.eval_metrics.update(logits.softmax(dim=-1), batch["labels"])
         return logits
@@ -186,39 +202,25 @@ class BertClassifier(TransformerModule):
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds all that `predict` and `export` need: configuration, tokenizer, length, truncation, labels."""
-        assert self.model is not None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["classifier"] = {
-            "config": self.model.config.to_diff_dict() | {"model_type": self.model.config.model_type},
-            "tokenizer": archive_tokenizer(data.encoder.tokenizer),
-            "max_length": data.encoder.max_length,
-            "truncation": data.encoder.truncation,
-            "labels": data.label_names,
-            "texts": self._texts_read,
-        }
-        super().on_save_checkpoint(checkpoint)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer, as `load_from_checkpoint` calls it: makes the network that the checkpoint is of."""
+        """Without a Trainer, as `load_from_checkpoint` calls it, builds the network of the checkpoint."""
         if self._trainer is not None:
             # a search for a learning rate, too, restores a checkpoint: that of before the first step
             self._begins_anew = checkpoint["global_step"] == 0
             super().on_load_checkpoint(checkpoint)
         elif self.model is None:
-            place = Path("this file")
-            self.model = network_in(checkpoint, archive_in(checkpoint, place), place)
+            opened = Checkpoint(Path("this file"), checkpoint)
+            self.model = network_in(opened, Archive.of(opened))
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError where the optimizer's options differ, or how the head and the top layer began."""
-        for name, default in (("pooling", "cls"), ("linear_probe", False)):
-            before = checkpoint["hyper_parameters"].get(name, default)
+        for name in ("pooling", "linear_probe"):
+            before = checkpoint["hyper_parameters"].get(name)
             if before != self.hparams[name]:
-                raise UserError(f"the run to resume began with model.{name}={before}, and is trained already")
+                raise UserError(f"the run to resume began with model.{name}={before}: resume with that value")
         super().check_resumption(checkpoint)
 
 
 def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row, shape (rows,); 0 for a masked row."""
-    return nn.functional.cross_entropy(logits, labels, ignore_index=MASKED_LABEL, reduction="none")
+    """Cross-entropy of each row, shape (rows,); 0 for a filler row."""
+    return nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="none")

@@ -15,7 +15,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 
 
 class PresentAUROC(MulticlassAUROC):
@@ -40,7 +40,7 @@ def classification_metrics(num_labels: int) -> MetricCollection:
     `accuracy` is the share of rows that are right (micro); `f1` and `auroc` are the mean over the classes (macro),
     `ece` the expected calibration error over 15 bins (Guo et al. 2017). Masked rows count in none.
     """
-    kind: dict[str, Any] = {"num_classes": num_labels, "ignore_index": MASKED_LABEL, "validate_args": False}
+    kind: dict[str, Any] = {"num_classes": num_labels, "ignore_index": IGNORED_LABEL, "validate_args": False}
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(average="micro", **kind),

@@ -1,4 +1,4 @@
-"""BERT's own first step, masked language modelling and next-sentence prediction, trained and measured by Lightning."""
+"""BertPretrainer: the LightningModule for masked language modelling and next-sentence prediction."""
 
 import math
 from typing import Any, NotRequired, TypedDict
@@ -9,14 +9,14 @@ from torch import nn
 from torchmetrics import SumMetric
 from transformers import BertForPreTraining
 
-from src.data.corpus.masking import NOT_MASKED
-from src.models.archive import archive_tokenizer
+from src.data.labels import IGNORED_LABEL
+from src.data.pretraining import PretrainingDataModule
+from src.models.archive import PretrainerArchive
 from src.models.base import Batch, TransformerModule
 from src.models.kernels.last_layer import compute_last_layer_where_chosen
 from src.models.optimizer import Schedule
 from src.models.origin import PretrainerOrigin
-from src.models.running_means import TrainingMeans
-from src.models.weighted_mean import WeightedMean
+from src.models.running_means import RunningMeans, WeightedMean
 from src.system.errors import UserError
 
 
@@ -55,6 +55,7 @@ class BertPretrainer(TransformerModule):
     """
 
     origin: PretrainerOrigin
+    archive: PretrainerArchive
     monitor = "val/mlm_loss"
     monitor_mode = "min"
     monitor_name = "validation MLM loss"
@@ -84,16 +85,22 @@ class BertPretrainer(TransformerModule):
         if from_scratch:
             _check_sizes(from_scratch)
         self.model: BertForPreTraining | None
-        self.origin = PretrainerOrigin(model_name_or_path, None, self.dropout_options(), from_scratch)
+        self.origin = PretrainerOrigin(model_name_or_path, dropout=self.dropout_options(), from_scratch=from_scratch)
         self.eval_means: nn.ModuleDict
 
     def configure_model(self) -> None:
         """Builds the network, once the data are prepared and the tokenizer is known."""
         if self.model is not None:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        # for the checkpoints, and now, since the folder may go away. A fine-tuning should find the model's own dropout
-        self._own_config, self._texts_read = self.origin.config(data.tokenizer), self.origin.texts_read()
+        data = self.data
+        # what was read before: now, since the folder that tells it may go away
+        read = np.union1d(data.corpus.hashes(), self.origin.texts_read())
+        self.archive = PretrainerArchive(
+            data.tokenizer,
+            data.hparams["sequence_length"],
+            self.origin.config(data.tokenizer),  # a fine-tuning should find the model's own dropout
+            torch.from_numpy(read.view(np.int64)),
+        )
         self.model = self.origin.build(data.tokenizer)
         self.model.train()
         self._last_layer = [compute_last_layer_where_chosen(self.model)]  # in a list: it is a part of `model` already
@@ -105,15 +112,19 @@ class BertPretrainer(TransformerModule):
             # DDP waits for gradients of all that could have one
             self.model.bert.pooler.requires_grad_(False)  # type: ignore[union-attr]
             self.model.cls.seq_relationship.requires_grad_(False)
-        self.step_means = TrainingMeans(names)
-        self.epoch_means = TrainingMeans(names)
+        self.step_means = RunningMeans(names)
+        self.epoch_means = RunningMeans(names)
         self.eval_means = nn.ModuleDict({name: WeightedMean() for name in names})
         self.eval_masked = SumMetric()
 
     @property
+    def data(self) -> PretrainingDataModule:
+        """The Trainer's data module."""
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    @property
     def _next_sentence(self) -> bool:
-        on: bool = self.trainer.datamodule.hparams["next_sentence"]  # type: ignore[attr-defined]
-        return on
+        return bool(self.data.hparams["next_sentence"])
 
     def forward(
         self,
@@ -160,7 +171,7 @@ class BertPretrainer(TransformerModule):
 
     def _score(self, batch: Batch) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Losses and hits of the masked tokens, shape (masked,), and of pairs, shape (rows,), with their weights."""
-        masked = batch["labels"] != NOT_MASKED
+        masked = batch["labels"] != IGNORED_LABEL
         logits, answers = self(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], masked)
         wanted, follows = batch["labels"][masked], batch["next_sentence_label"]
         losses = nn.functional.cross_entropy(logits, wanted, reduction="none")
@@ -168,9 +179,9 @@ class BertPretrainer(TransformerModule):
         each = torch.ones_like(right)
         scores = {"mlm_loss": (losses, each), "mlm_accuracy": (right, each)}
         if self._next_sentence:
-            losses = nn.functional.cross_entropy(answers, follows, ignore_index=NOT_MASKED, reduction="none")
+            losses = nn.functional.cross_entropy(answers, follows, ignore_index=IGNORED_LABEL, reduction="none")
             right = (answers.detach().argmax(dim=-1) == follows).float()
-            real = (follows != NOT_MASKED).float()
+            real = (follows != IGNORED_LABEL).float()
             scores |= {"nsp_loss": (losses, real), "nsp_accuracy": (right, real)}
         return scores
 
@@ -196,18 +207,6 @@ class BertPretrainer(TransformerModule):
 
     def _eval_mean(self, name: str) -> Any:
         return self.eval_means[name]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds all that `export` needs: configuration, tokenizer, sequence length, and what was read, by hash."""
-        assert self.model is not None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["pretrainer"] = {
-            "config": self._own_config.to_diff_dict() | {"model_type": self._own_config.model_type},
-            "tokenizer": archive_tokenizer(data.tokenizer),
-            "sequence_length": data.hparams["sequence_length"],
-            "texts": torch.from_numpy(np.union1d(data.corpus.hashes(), self._texts_read).view(np.int64)),
-        }
-        super().on_save_checkpoint(checkpoint)
 
 
 _SMALLEST_VOCABULARY = 100  # letters, alone and within words, digits, marks, BERT's five special tokens

@@ -1,20 +1,16 @@
-"""Runs on disk: `lightning_logs/version_N/`, and which of their checkpoints "best" and "last" mean."""
+"""Runs on disk: `lightning_logs/version_N/`, and the checkpoints that `best` and `last` mean."""
 
 import os
 import re
 from pathlib import Path
 
-from src.runs.reading import read_checkpoint
+from src.runs.reading import Checkpoint, read_checkpoint
 from src.system.errors import UserError
 
 LOGS = "lightning_logs"
 BEST = Path("checkpoints") / "best.ckpt"
 LAST = Path("checkpoints") / "last.ckpt"
 CONFIG = "config.yaml"
-FINISHED_KEY = "finished"
-"""In a checkpoint: whether its run came to its end."""
-AVERAGE_OF_KEY = "average_of"
-"""In a checkpoint whose weights are a mean: the names of those that were averaged."""
 
 
 def runs(root: Path) -> list[Path]:
@@ -35,7 +31,7 @@ def next_run(root: Path) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to; of one that was moved out of its run, the folder it lies in."""
+    """The run that a checkpoint belongs to; for one that was moved out of its run, the folder it lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
@@ -46,7 +42,7 @@ def shown(path: str | Path) -> str:
 
 
 def find_checkpoint(name: str, root: Path) -> Path:
-    """The file that `--ckpt_path` means: a path, "best" or "last" of the newest run that has one.
+    """The file that `--ckpt_path` means: a path, or `best` or `last` of the newest run that has one.
 
     Raises:
         UserError: there is none; the text says where it was looked for.
@@ -63,21 +59,17 @@ def find_checkpoint(name: str, root: Path) -> Path:
     raise UserError(f"no run has a {kind.name} yet (looked for {(root / LOGS).absolute()}/version_*/{kind})")
 
 
-def find_interrupted(root: Path) -> tuple[Path, bool]:
-    """The last.ckpt of the newest run that is to go on, and whether that run is finished.
-
-    A finished run is named only where no run was interrupted.
+def find_interrupted(root: Path) -> Checkpoint:
+    """The last.ckpt of the newest run that did not come to its end; if all did, that of the newest run.
 
     Raises:
         UserError: no run has a checkpoint.
     """
-    newest = find_checkpoint("last", root)
+    newest = read_checkpoint(find_checkpoint("last", root))
+    if not newest.finished:
+        return newest
     for run in runs(root):
-        if (run / LAST).is_file() and not is_finished(run / LAST):
-            return (run / LAST).resolve(), False
-    return newest, True
-
-
-def is_finished(checkpoint: Path) -> bool:
-    """Whether the run that wrote `checkpoint` had come to its end."""
-    return bool(read_checkpoint(checkpoint).get(FINISHED_KEY, False))
+        file = (run / LAST).resolve()
+        if file.is_file() and file != newest.path and not (checkpoint := read_checkpoint(file)).finished:
+            return checkpoint
+    return newest

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 from benchmarks.candidates import RandomWindows, ReinitialiseTopLayers, SmoothedClassifier
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,7 +61,7 @@ def test_the_average_is_that_of_the_last_steps(run_cli: Run, tiny_options: list[
 def test_labels_are_smoothed_in_training() -> None:
     logits, labels = (
         torch.randn(4, 2, generator=torch.Generator().manual_seed(0)),
-        torch.tensor([0, 1, 1, MASKED_LABEL]),
+        torch.tensor([0, 1, 1, IGNORED_LABEL]),
     )
     logs = logits.log_softmax(dim=1)
     wanted = torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.05, 0.95], [0.0, 0.0]])

@@ -91,16 +91,6 @@ def test_a_recipe_may_add_to_another() -> None:
     assert few.key("val", "last", 500) != few.key("val", "last", 2000)
 
 
-def test_members_of_a_mean_have_seeds_of_their_own() -> None:
-    listed = {"a": ["--x=1"], "mean": {"like": "a", "average": 3}}
-    (one,) = recipes.plan(listed, [], [100], seeds=1, first_seed=42, names=["a"])
-    means = recipes.plan(listed, [], [100], seeds=2, first_seed=42, names=["mean"])
-    members = [member for mean in means for member in mean.each_member()]
-    assert [member.seed for member in members] == [126, 127, 128, 129, 130, 131]
-    assert {(member.members, member.options) for member in members} == {(1, one.options)}
-    assert means[0].key("val", "last", 500) != one.key("val", "last", 500)
-
-
 def _rows(recipe: str, labels: int, share: float, device: str = "CPU") -> list[dict[str, str]]:
     rows = []
     for seed in (42, 43):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from src.models.archive import restore_tokenizer
+from src.models.archive import tokenizer_from_files
 from tests import processes
 from tests.synthetic import synthetic_reviews
 
@@ -74,7 +74,7 @@ def judged(run: Path, reviews: Path) -> pd.DataFrame:
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**archive["config"])).eval()
     weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
     model.load_state_dict(weights)
-    tokenizer = restore_tokenizer(archive["tokenizer"])
+    tokenizer = tokenizer_from_files(archive["tokenizer"])
     frame = pd.read_csv(reviews)
     with torch.inference_mode():
         encoded = [

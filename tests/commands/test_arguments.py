@@ -83,7 +83,7 @@ def test_a_checkpoint_never_overrides_what_is_typed(run_cli: Run, tiny_options: 
         ),
         (["fit", "--conf=a.yaml"], "--conf"),
         (["--config=a.yaml", "fit"], "--config comes after the subcommand"),
-        (["fit", "--data.tokenizer=x"], "ImdbDataModule has no option 'tokenizer' ("),
+        (["fit", "--data.vocabulary=x"], "ImdbDataModule has no option 'vocabulary' ("),
     ],
 )
 def test_what_is_refused_exits_2_in_one_line(args: list[str], words: str, run_cli: Run) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from src.inference.classifier import load, probabilities
-from src.models.archive import archive_in, network_in
+from src.models.archive import Archive, network_in
+from src.runs.reading import read_checkpoint
 from tests.conftest import write_reviews
 from tests.synthetic import synthetic_reviews
 
@@ -36,9 +37,9 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 def expected_probabilities(checkpoint: Path, texts: list[str]) -> np.ndarray:
     """By the plain network of `transformers`, one window at a time, so with no padding."""
-    content = torch.load(checkpoint, weights_only=True)
-    archive = archive_in(content, checkpoint)
-    network = network_in(content, archive, checkpoint)
+    opened = read_checkpoint(checkpoint)
+    archive = Archive.of(opened)
+    network = network_in(opened, archive)
     with torch.inference_mode():
         answers = [
             torch.cat([network(torch.tensor([window])).logits for window in windows]).mean(dim=0).softmax(-1)
@@ -239,17 +240,6 @@ def test_an_option_that_is_missing_is_told_in_one_line(run_cli: Run) -> None:
     assert status == 2
     assert len(err.splitlines()) == 1
     assert "ckpt_path" in err
-
-
-def test_a_checkpoint_of_the_first_version_is_read(run_cli: Run, tiny_checkpoint: Path) -> None:
-    """One from before what the pre-training had read was kept in it."""
-    content = torch.load(tiny_checkpoint, weights_only=True)
-    del content["classifier"]["texts"], content["hyper_parameters"]["torch_compile"]
-    torch.save(content, "old.ckpt")
-    Path("in.csv").write_text("text\ngreat\n")
-    for command in (["predict", "--input=in.csv", "--output=out.csv"], ["export", "--output=model"]):
-        status, _, err = run_cli(command[0], "--ckpt_path=old.ckpt", *command[1:])
-        assert status == 0, err
 
 
 def test_lightning_is_not_imported(tiny_checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.data.batches import (
-    EMPTY_SHARE,
+    FILLER_ROW,
     Collator,
     EvalBatches,
     PreparedReviews,
@@ -20,7 +20,7 @@ from src.data.batches import (
     plan_epoch,
     share_of,
 )
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 
 
 def _realistic_lengths(n: int, cut_at: int = 512, seed: int = 0) -> np.ndarray:
@@ -59,15 +59,15 @@ def test_plan_covers_every_row_once_with_equal_steps_on_every_rank(
         of_ranks.append(list(batches))
         assert len(batches) == len(of_ranks[-1]), "Lightning plans the schedule by len()"
     assert len({len(batches) for batches in of_ranks}) == 1, "ranks that wait for each other need as many steps"
-    dealt = [row for batches in of_ranks for batch in batches for row in batch if row != EMPTY_SHARE]
+    dealt = [row for batches in of_ranks for batch in batches for row in batch if row != FILLER_ROW]
     assert sorted(dealt) == list(range(len(lengths)))
     for step in zip(*of_ranks, strict=True):
-        sizes = [sum(row != EMPTY_SHARE for row in batch) for batch in step]
+        sizes = [sum(row != FILLER_ROW for row in batch) for batch in step]
         assert max(sizes) <= batch_size
         assert max(sizes) - min(sizes) <= 1
         assert all(batch for batch in step), "a rank without a batch"
     if grouped:
-        first = [row for batches in of_ranks for row in batches[0] if row != EMPTY_SHARE]
+        first = [row for batches in of_ranks for row in batches[0] if row != FILLER_ROW]
         assert max(lengths[row] for row in first) == max(lengths), "out of memory must show at once"
 
 
@@ -110,13 +110,13 @@ def test_evaluation_covers_each_row_once(batch_size: int, seed: int) -> None:
         for world_size in range(1, 5):
             of_ranks = [list(EvalBatches(lengths, batch_size, rank, world_size)) for rank in range(world_size)]
             dealt = [row for batches in of_ranks for batch in batches for row in batch]
-            assert sorted(row for row in dealt if row != EMPTY_SHARE) == list(range(n))
+            assert sorted(row for row in dealt if row != FILLER_ROW) == list(range(n))
             # a rank without rows has one masked row, so that it takes part in the sum over the ranks
-            assert dealt.count(EMPTY_SHARE) == max(0, world_size - n)
+            assert dealt.count(FILLER_ROW) == max(0, world_size - n)
             assert all(batches for batches in of_ranks)
             assert max(map(len, of_ranks)) - min(map(len, of_ranks)) <= 1
             for batches in of_ranks:
-                order = [lengths[row] for batch in batches for row in batch if row != EMPTY_SHARE]
+                order = [lengths[row] for batch in batches for row in batch if row != FILLER_ROW]
                 assert order == sorted(order, reverse=True), "the longest first"
                 assert all(len(batch) <= batch_size for batch in batches)
 
@@ -230,7 +230,7 @@ def test_rows_that_were_prepared_without_windows_have_one_each() -> None:
 @pytest.mark.parametrize("by_review", [False, True])
 @pytest.mark.parametrize("rows", [PreparedReviews, PreparedWindows])
 def test_empty_share_is_one_masked_row(rows: type[PreparedReviews] | type[PreparedWindows], by_review: bool) -> None:
-    batch = Collator(0, "longest", 20, by_review)(rows(_rows_in_windows()).__getitems__([EMPTY_SHARE]))
+    batch = Collator(0, "longest", 20, by_review)(rows(_rows_in_windows()).__getitems__([FILLER_ROW]))
     assert {len(values) for values in batch.values()} == {1}
-    assert batch["labels"].tolist() == [MASKED_LABEL]
+    assert batch["labels"].tolist() == [IGNORED_LABEL]
     assert batch["attention_mask"].sum() == 1, "attention over no token at all is not a number"

@@ -47,7 +47,7 @@ def _start(key: str, begun: Path, pause: float) -> subprocess.Popen[str]:
 
 
 def _left_of(key: str) -> list[str]:
-    return sorted(path.name for path in cache_dir().glob(f"{key}*") if path.suffix != ".lock")
+    return sorted(path.name for path in cache_dir().glob(f"*{key}*") if path.suffix != ".lock")
 
 
 @pytest.mark.slow
@@ -103,12 +103,11 @@ def test_same_facts_are_found(attach: Attach) -> None:
     # using a tokenizer changes its state, and with it the key of `datasets.map` (datasets #3847)
     first.encoder.tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
     second = attach(subset_seed=1)
-    second._prepare()
     second.setup("fit")
-    assert second._prepare().found
+    assert second.prepared.found
     assert (second.key, second.splits["train"][:]) == (first.key, first.splits["train"][:])
     # how rows are put into batches is no part of what is prepared
-    assert attach(subset_seed=1, batch_size=3, padding="max_length", group_by_length=True)._prepare().found
+    assert attach(subset_seed=1, batch_size=3, padding="max_length", group_by_length=True).prepared.found
 
 
 @pytest.mark.parametrize(
@@ -130,26 +129,26 @@ def test_same_facts_are_found(attach: Attach) -> None:
 def test_change_of_a_fact_is_not_found(attach: Attach, tmp_path: Path, changed: dict[str, object]) -> None:
     frame = synthetic_reviews(240).assign(half=lambda f: f.index % 2, other=lambda f: f["text"].str[::-1])
     file = str(write_reviews(tmp_path / "reviews.csv", frame))
-    before = attach(dataset=file)._prepare()
-    after = attach(dataset=file, **changed)._prepare()
+    before = attach(dataset=file).prepared
+    after = attach(dataset=file, **changed).prepared
     assert not after.found
     assert after.key != before.key
-    assert attach(dataset=file)._prepare() == type(before)(before.key, before.folder, found=True)
+    assert attach(dataset=file).prepared == type(before)(before.key, before.folder, found=True)
 
 
 def test_change_of_the_file_is_not_found_and_a_copy_is(attach: Attach, tmp_path: Path) -> None:
     frame = synthetic_reviews(240, seed=7)
     file = write_reviews(tmp_path / "reviews.csv", frame)
     whole: dict[str, Any] = {"dataset": str(file), "train_size": None}
-    first = attach(**whole)._prepare()
+    first = attach(**whole).prepared
     copy = write_reviews(tmp_path / "elsewhere.csv", frame)
-    assert attach(**whole | {"dataset": str(copy)})._prepare().found
+    assert attach(**whole | {"dataset": str(copy)}).prepared.found
     stamp = file.stat()
     frame.loc[0, "text"] = frame.loc[0, "text"][::-1]
     write_reviews(file, frame)
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert file.stat().st_size == stamp.st_size
-    changed = attach(**whole)._prepare()
+    changed = attach(**whole).prepared
     assert not changed.found
     assert changed.key != first.key
     texts = {text for name in ("train", "val", "test") for text in changed.rows(name)["text"]}
@@ -157,17 +156,17 @@ def test_change_of_the_file_is_not_found_and_a_copy_is(attach: Attach, tmp_path:
 
 
 def test_change_of_the_tokenizer_is_not_found(attach: Attach, tiny_bert: Path, tmp_path: Path) -> None:
-    attach()._prepare()
+    attach().prepare_data()
     other = tmp_path / "other-bert"
     other.mkdir()
     for name in ("config.json", "vocab.txt"):
         (other / name).write_bytes((tiny_bert / name).read_bytes())
     BertTokenizerFast(str(other / "vocab.txt")).save_pretrained(other)
-    assert attach(model=other)._prepare().found, "the same tokenizer in another folder"
+    assert attach(model=other).prepared.found, "the same tokenizer in another folder"
     words = (other / "vocab.txt").read_text().splitlines()
     (other / "vocab.txt").write_text("\n".join([*words[:11], *reversed(words[11:])]) + "\n")
     BertTokenizerFast(str(other / "vocab.txt")).save_pretrained(other)
-    assert not attach(model=other)._prepare().found
+    assert not attach(model=other).prepared.found
 
 
 def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +178,7 @@ def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    prepared = attach(subset_seed=5)._prepare()
+    prepared = attach(subset_seed=5).prepared
     assert sorted(path.name for path in prepared.folder.iterdir()) == ["labels.json", "test", "train", "val"]
     assert not list((tmp_path / "cache").rglob("cache-*.arrow"))
 
@@ -206,7 +205,7 @@ def test_hub_data_are_found_again_without_the_network(
         online.setattr(hub, "_probe", lambda _: "")
         online.setattr(huggingface_hub.HfApi, "dataset_info", resolve)
         online.setattr(datasets, "load_dataset", load)
-        assert not attach(dataset=name)._prepare().found
+        assert not attach(dataset=name).prepared.found
     assert asked == [(name, None)]
 
     def unreachable(*_args: object, **_options: object) -> None:
@@ -217,10 +216,10 @@ def test_hub_data_are_found_again_without_the_network(
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     data = attach(dataset=name)
-    prepared = data._prepare()
+    prepared = data.prepared
     assert prepared.found
     assert json.loads((prepared.folder / "labels.json").read_text()) == ["neg", "pos"]
     # and by the commit, which is asked of nobody
-    assert attach(dataset=name, revision=commit)._prepare().found
+    assert attach(dataset=name, revision=commit).prepared.found
     with pytest.raises(UserError, match=r"configs/quickstart\.yaml"):
-        attach(dataset=name, revision="v2")._prepare()
+        attach(dataset=name, revision="v2").prepare_data()

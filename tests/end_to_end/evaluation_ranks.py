@@ -5,10 +5,10 @@ import os
 import numpy as np
 import torch
 
-from src.data.batches import EMPTY_SHARE, EvalBatches
-from src.data.labels import MASKED_LABEL
+from src.data.batches import FILLER_ROW, EvalBatches
+from src.data.labels import IGNORED_LABEL
 from src.models.metrics import classification_metrics
-from src.models.weighted_mean import WeightedMean
+from src.models.running_means import WeightedMean
 
 MOST_ROWS = 40
 LABELS = 3
@@ -27,11 +27,11 @@ def evaluate(n: int, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     logits, labels, lengths = rows(n)
     metrics, loss = classification_metrics(LABELS), WeightedMean()
     for batch in EvalBatches(lengths, batch_size=4, rank=rank, world_size=world_size):
-        masked = batch == [EMPTY_SHARE]
+        masked = batch == [FILLER_ROW]
         batch_logits = logits[:1] if masked else logits[batch]
-        batch_labels = torch.tensor([MASKED_LABEL]) if masked else labels[batch]
+        batch_labels = torch.tensor([IGNORED_LABEL]) if masked else labels[batch]
         losses = torch.nn.functional.cross_entropy(batch_logits, batch_labels, reduction="none")
-        loss.update(losses, weight=(batch_labels != MASKED_LABEL).float())
+        loss.update(losses, weight=(batch_labels != IGNORED_LABEL).float())
         metrics.update(batch_logits.softmax(dim=-1), batch_labels)
     return {**metrics.compute(), "loss": loss.compute()}
 

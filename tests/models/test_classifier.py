@@ -22,8 +22,8 @@ from transformers import (
     PretrainedConfig,
 )
 
+from src.data.fingerprints import READ_TEXTS
 from src.inference.classifier import load
-from src.models.archive import READ_TEXTS
 from src.models.classifier import BertClassifier
 from src.models.origin import ClassifierOrigin
 from src.system.errors import UserError
@@ -212,7 +212,7 @@ def test_what_was_read_is_on_record_though_the_folder_goes_away(
 )
 def test_dropout_is_set_under_the_names_of_the_family(config: PretrainedConfig, option: str, names: set[str]) -> None:
     assert ClassifierOrigin("a model", None, {option: 0.25}).dropout_changes(config) == dict.fromkeys(names, 0.25)
-    with pytest.raises(UserError, match=f"model.{option} is nothing that a model of the type"):
+    with pytest.raises(UserError, match=f"model.{option} is set, but the model type '.*' has no such dropout"):
         ClassifierOrigin("a model", None, {option: 0.25}).dropout_changes(PretrainedConfig())
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from src.data.labels import MASKED_LABEL
+from src.data.labels import IGNORED_LABEL
 from src.models.metrics import classification_metrics, wilson_interval
 
 
@@ -28,10 +28,10 @@ def test_metrics_are_those_of_scikit_learn(n_labels: int, batch_size: int) -> No
     logits = rng.normal(size=(203, n_labels)) + 1.2 * np.eye(n_labels)[labels]
     ours = classification_metrics(n_labels)
     # with masked rows among them, wrongly predicted
-    masked = np.where(rng.random(260) < 203 / 260, 0, MASKED_LABEL)
-    masked[:203], masked[203:] = 0, MASKED_LABEL
+    masked = np.where(rng.random(260) < 203 / 260, 0, IGNORED_LABEL)
+    masked[:203], masked[203:] = 0, IGNORED_LABEL
     rng.shuffle(masked)
-    all_labels, all_logits = np.full(260, MASKED_LABEL), rng.normal(size=(260, n_labels))
+    all_labels, all_logits = np.full(260, IGNORED_LABEL), rng.normal(size=(260, n_labels))
     all_labels[masked == 0], all_logits[masked == 0] = labels, logits
     for i in range(0, 260, batch_size):
         ours.update(torch.tensor(all_logits[i : i + batch_size]).float(), torch.tensor(all_labels[i : i + batch_size]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -39,7 +40,9 @@ class _Trainer(SimpleNamespace):
     """As much of a Trainer as a training step asks for, of one process."""
 
     def __init__(self, pairs: bool) -> None:
-        data = SimpleNamespace(hparams={"next_sentence": pairs}, tokenizer=None)
+        corpus = SimpleNamespace(hashes=lambda: np.empty(0, dtype=np.uint64))
+        options = {"next_sentence": pairs, "sequence_length": 16}
+        data = SimpleNamespace(hparams=options, tokenizer=None, corpus=corpus)
         strategy = SimpleNamespace(reduce=lambda tensor, **_: tensor)
         super().__init__(datamodule=data, world_size=1, strategy=strategy)
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torchmetrics import MeanMetric
 
-from src.models.weighted_mean import WeightedMean
+from src.models.running_means import WeightedMean
 
 
 def test_is_the_mean_of_torchmetrics() -> None:

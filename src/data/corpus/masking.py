@@ -1,11 +1,8 @@
-"""Masked language modelling: which tokens are to be guessed, and what stands in their place."""
+"""Masked language modelling: which tokens are masked, and what replaces them."""
 
 import numpy as np
 import torch
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerBase
-
-NOT_MASKED = -100
-"""The label of a token that is not to be guessed (torch's `ignore_index`, as in `BertForPreTraining`)."""
 
 
 class Masking:
@@ -24,7 +21,7 @@ class Masking:
         self._special = torch.tensor(sorted(tokenizer.all_special_ids))
 
     def mask(self, rng: np.random.Generator, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """`ids` with some of them masked, and their labels (NOT_MASKED elsewhere); both int64 of shape (tokens,)."""
+        """`ids` with some of them masked, and their labels (IGNORED_LABEL elsewhere); both int64 of shape (tokens,)."""
         inputs = torch.tensor([ids])
         self._collator.generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         inputs, labels = self._collator.torch_mask_tokens(inputs, torch.isin(inputs, self._special))

@@ -1,6 +1,5 @@
-"""What pre-training reads in an epoch: prepared chunks as masked sequences, drawn anew each time."""
+"""The training examples of pre-training: prepared chunks as masked sequences, drawn anew in each epoch."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,9 +8,10 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from src.data.batches import EMPTY_SHARE, TrainBatches
-from src.data.corpus.masking import NOT_MASKED, Masking
+from src.data.batches import FILLER_ROW, TrainBatches
+from src.data.corpus.masking import Masking
 from src.data.corpus.pairs import FOLLOWS, draw_pair
+from src.data.labels import IGNORED_LABEL
 
 Row = dict[str, Any]
 Draw = tuple[int, int]
@@ -71,8 +71,8 @@ class Sequences(Dataset[Row]):
     def __getitems__(self, draws: Sequence[int | Draw]) -> list[Row]:
         """`input_ids`, `token_type_ids` and `labels`, int64 of shape (tokens,), and `next_sentence_label` of each."""
         keys = [(self.seed, 1 + draw[0], draw[1]) if isinstance(draw, tuple) else (*_FIXED, draw) for draw in draws]
-        if [row for *_, row in keys] == [EMPTY_SHARE]:
-            return [_masked_row(self.tokenizer)]
+        if [row for *_, row in keys] == [FILLER_ROW]:
+            return [_filler_row(self.tokenizer)]
         rngs = [np.random.default_rng(key) for key in keys]
         numbers = [row for *_, row in keys]
         labels = [int(rng.integers(2)) for rng in rngs] if self.pairs else []
@@ -89,17 +89,19 @@ class Sequences(Dataset[Row]):
         return drawn
 
     def _other_review(self, rng: np.random.Generator, row: int) -> int:
-        """A chunk of another review; where one is found soon, as long as this one, and the last of its review if this
-        one is, for neither its length nor its being an end should tell.
+        """A chunk of another review, if possible as long as this one and, like it, the last of its review or not.
 
-        There are two reviews at least.
+        Otherwise length or place would give the label away. There are at least two reviews.
         """
-        for tries in itertools.count():
+        for _ in range(_TRIES):
             other = int(rng.integers(len(self._reviews)))
             alike = self._lengths[other] >= self._lengths[row] and self._last[other] == self._last[row]
-            if self._reviews[other] != self._reviews[row] and (alike or tries >= _TRIES):
+            if self._reviews[other] != self._reviews[row] and alike:
                 return other
-        raise AssertionError
+        other = row
+        while self._reviews[other] == self._reviews[row]:
+            other = int(rng.integers(len(self._reviews)))
+        return other
 
     def _row(self, rng: np.random.Generator, segments: list[list[int]], label: int) -> Row:
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -117,14 +119,14 @@ class Sequences(Dataset[Row]):
         }
 
 
-def _masked_row(tokenizer: PreTrainedTokenizerBase) -> Row:
-    """Stands in for the row of a rank that has none; it counts in no loss and no metric."""
+def _filler_row(tokenizer: PreTrainedTokenizerBase) -> Row:
+    """The filler row of a rank that has no row in a step; it counts in no loss and no metric."""
     one = torch.tensor([tokenizer.cls_token_id])
     return {
         "input_ids": one,
         "token_type_ids": torch.zeros_like(one),
-        "labels": torch.full_like(one, NOT_MASKED),
-        "next_sentence_label": NOT_MASKED,
+        "labels": torch.full_like(one, IGNORED_LABEL),
+        "next_sentence_label": IGNORED_LABEL,
     }
 
 
@@ -134,7 +136,7 @@ class SequenceCollator:
     """
 
     def __init__(self, pad_token_id: int) -> None:
-        self.fill = {"input_ids": pad_token_id, "token_type_ids": 0, "labels": NOT_MASKED}
+        self.fill = {"input_ids": pad_token_id, "token_type_ids": 0, "labels": IGNORED_LABEL}
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         batch = {

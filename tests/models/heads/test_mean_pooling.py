@@ -58,16 +58,13 @@ def test_all_of_it_is_trained(tiny_bert: Path, run_cli: Run, tiny_options: list[
     assert "Accuracy: " in out
 
 
-def test_a_run_from_before_there_was_the_option_began_with_cls(run_cli: Run, tiny_options: list[str]) -> None:
+def test_a_run_resumes_with_the_pooling_it_began_with(run_cli: Run, tiny_options: list[str]) -> None:
     options = [*tiny_options, "--trainer.max_epochs=2"]
     assert run_cli("fit", *options, "--trainer.max_steps=6")[0] == 0
-    last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
-    content = torch.load(last, weights_only=True)
-    del content["hyper_parameters"]["pooling"]
-    torch.save(content, last)
+    last = "lightning_logs/version_0/checkpoints/last.ckpt"
     status, _, err = run_cli("fit", *options, "--model.pooling=mean", f"--ckpt_path={last}")
     assert status == 1
-    assert err == "error: the run to resume began with model.pooling=cls, and is trained already\n"
+    assert err == "error: the run to resume began with model.pooling=cls: resume with that value\n"
     assert run_cli("fit", *options, f"--ckpt_path={last}")[0] == 0
 
 
@@ -77,6 +74,6 @@ def test_other_families_are_refused(run_cli: Run, tiny_options: list[str], tmp_p
     options = [*tiny_options, f"--model.model_name_or_path={save_roberta(folder)}", "--model.pooling=mean"]
     status, _, err = run_cli("fit", *options)
     assert status == 1
-    assert err.startswith("error: model.pooling=mean is for BERT, but ")
-    assert err.endswith("is a model of the type 'roberta': leave it at cls\n")
+    assert err.startswith("error: model.pooling=mean is for BERT, but the model type of ")
+    assert err.endswith(" is 'roberta': use cls\n")
     assert not Path("lightning_logs").exists()

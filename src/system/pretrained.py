@@ -1,17 +1,15 @@
-"""Pretrained networks and tokenizers, from the Hub, a folder or an installed package, as errors of one line."""
+"""Pretrained configurations, tokenizers and weights: loaded by name, never with code from the Hub."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from src.models.archive import read_texts
 from src.system.errors import UserError, one_line
 from src.system.hub import OFFLINE_HINT, why_offline
 from src.system.locations import PACKAGE_PREFIX, locate
@@ -40,12 +38,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def texts_read(name: str) -> np.ndarray:
-    """Hashes of the reviews that the pre-training of `name` has read, uint64, if it is a folder that says so."""
-    path = locate(name, "the model")
-    return np.empty(0, dtype=np.uint64) if path is None else read_texts(path)
-
-
 def check_weights(name: str) -> None:
     """Downloads the weights of `name` if they are on the Hub, and looks whether the files are there and whole.
 
@@ -65,10 +57,13 @@ def check_weights(name: str) -> None:
         raise _unreadable("weights", name, path, error) from error
 
 
-def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTrainedModel:
+def load_weights(auto_class: Any, name: str, config: PretrainedConfig, **options: Any) -> Any:
     """A network in fp32 with the weights of `name`; a head that they lack is initialised from torch's seed.
 
     Only safetensors are read: a pickle from strangers can run code.
+
+    Args:
+        options: of `from_pretrained`.
 
     Raises:
         UserError: there are no such weights, they cannot be read, or a known file has another content.
@@ -76,10 +71,9 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTra
     _check_hash(name)
     # what a checkpoint lacks and holds too much of is expected here (a new head, an old one): no report of it
     with quiet():
-        options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
         # a head over other labels than the data's is no error either, but made anew
-        model: PreTrainedModel = _load(auto_class, name, "weights", ignore_mismatched_sizes=True, **options)
-        return model
+        usual = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
+        return _load(auto_class, name, "weights", config=config, **usual | options)
 
 
 def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:

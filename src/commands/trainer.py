@@ -1,0 +1,94 @@
+"""What a command gives the Trainer beside what the user configured: loggers and callbacks."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from src.callbacks.best_checkpoint import BestCheckpoint
+from src.callbacks.graceful_stop import GracefulStop
+from src.callbacks.hyperparameters import Hyperparameters
+from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.progress import PlainProgress
+from src.callbacks.report import Report
+from src.callbacks.results import Results
+from src.callbacks.run_csv import RunCSVLogger
+from src.callbacks.step_log import StepLog
+from src.callbacks.summary import Summary
+from src.callbacks.throughput import Throughput
+from src.models.base import TransformerModule
+from src.models.classifier import BertClassifier
+from src.runs import folders, reading
+
+
+def loggers(run: Path, fit: bool, checkpoint: reading.Checkpoint | None) -> list[Logger]:
+    """TensorBoard, and in `fit` metrics.csv, all in the run's directory.
+
+    Args:
+        run: the directory.
+        fit: whether the command is `fit`.
+        checkpoint: that a run is resumed from: what was logged after it is cut off.
+    """
+    place: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
+    if not fit:
+        return [TensorBoardLogger(**place, default_hp_metric=False)]
+    step = checkpoint.step if checkpoint else None
+    return [
+        TensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
+        RunCSVLogger(**place, resume_step=step),
+    ]
+
+
+def progress_bar(configured: list[Callback]) -> Callback | None:
+    """A bar on a terminal, lines elsewhere; None where the user configured one."""
+    if any(isinstance(callback, ProgressBar) for callback in configured):
+        return None
+    return RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress()
+
+
+def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModule) -> list[Callback]:
+    """The user's callbacks and ours, in the order in which they must be called.
+
+    Those that log come before those that save, and the best checkpoint before the last, which records it.
+
+    Args:
+        configured: the user's. A ModelCheckpoint keeps its files beside ours; one of the name "best" replaces ours.
+        run: the run's directory.
+        model: that is trained.
+    """
+    saving = [callback for callback in configured if isinstance(callback, Checkpoint)]
+    own = [callback for callback in saving if isinstance(callback, ModelCheckpoint)]
+    for checkpoint in own:
+        checkpoint.dirpath = checkpoint.dirpath or str(run / folders.BEST.parent)
+    best = next((checkpoint for checkpoint in own if checkpoint.filename == folders.BEST.stem), None)
+    best = best or BestCheckpoint(run, model.monitor, model.monitor_mode)
+    last = next((callback for callback in saving if isinstance(callback, LastCheckpoint)), None) or LastCheckpoint()
+    last.run = run
+    throughput = Throughput()
+    return [
+        *(callback for callback in configured if callback not in saving),
+        *_reports(configured, model),
+        Summary(run),
+        throughput,
+        StepLog(throughput),
+        Hyperparameters(best),
+        *(callback for callback in saving if callback not in (best, last)),
+        best,
+        last,
+        GracefulStop(last),
+    ]
+
+
+def evaluation_callbacks(
+    configured: list[Callback], run: Path, model: TransformerModule, checkpoint: reading.Checkpoint
+) -> list[Callback]:
+    """The user's callbacks, and those that write what `checkpoint` scored."""
+    return [*configured, *_reports(configured, model), Results(run, checkpoint)]
+
+
+def _reports(configured: list[Callback], model: TransformerModule) -> list[Callback]:
+    """TensorBoard's pictures of an evaluation, for a classifier; nothing where the user configured them."""
+    wanted = isinstance(model, BertClassifier) and not any(isinstance(callback, Report) for callback in configured)
+    return [Report()] if wanted else []

@@ -1,0 +1,47 @@
+"""The checkpoint's own sections: read back as they were written, and refused in another format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.data.tokens import tokenizer_facts
+from src.models.archive import FORMAT, Archive
+from src.runs.reading import Checkpoint, read_checkpoint
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_a_section_is_read_back_as_it_was_written(tiny_checkpoint: Path) -> None:
+    content = read_checkpoint(tiny_checkpoint).content
+    once = Archive.of(Checkpoint(tiny_checkpoint, content))
+    again = Archive.of(Checkpoint(tiny_checkpoint, content | {Archive.SECTION: once.section}))
+    assert tokenizer_facts(again.tokenizer) == tokenizer_facts(once.tokenizer)
+    assert again.config.to_dict() == once.config.to_dict()
+    assert (again.labels, again.prepared) == (once.labels, once.prepared)
+    assert (again.encoder.max_length, again.encoder.truncation) == (once.encoder.max_length, once.encoder.truncation)
+    assert torch.equal(again.texts, once.texts)
+
+
+@pytest.mark.parametrize("found", [None, FORMAT + 1])
+def test_another_format_is_refused_by_every_command(found: int | None, tiny_checkpoint: Path, run_cli: Run) -> None:
+    """None: a checkpoint from before the format had a number."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    del content[Archive.SECTION]["format"]
+    content[Archive.SECTION] |= {"format": found} if found else {}
+    torch.save(content, "old.ckpt")
+    config = f"--config={tiny_checkpoint.parents[1] / 'config.yaml'}"
+    Path("in.csv").write_text("text\ngreat\n")
+    for command in (
+        ["predict", "--input=in.csv", "--output=out.csv"],
+        ["export", "--output=model"],
+        ["test", config],
+        ["fit", config],
+    ):
+        status, _, err = run_cli(command[0], "--ckpt_path=old.ckpt", *command[1:])
+        assert status == 1
+        assert err == (
+            f"error: {Path('old.ckpt').absolute()} was written by another "
+            f"version of this program (format {found or 1}; this one reads {FORMAT}): train again, or use that version\n"
+        )
