@@ -1,11 +1,9 @@
 """The Python of the README and the how-to runs as it is written, with the tiny model and data in place of real ones."""
 
-import inspect
 from pathlib import Path
 
 import pytest
 
-from src.data.imdb import ImdbDataModule
 from tests.docs.pages import ROOT, blocks
 
 _BLOCKS = [
@@ -16,9 +14,6 @@ _BLOCKS = [
 ]
 
 
-@pytest.mark.skipif(
-    "tokenizer" not in inspect.signature(ImdbDataModule).parameters, reason="the data module does not stand alone yet"
-)
 @pytest.mark.parametrize("code", _BLOCKS)
 def test_block_runs(code: str, tiny_bert: Path, reviews_csv: Path) -> None:
     sizes = "train_size=48, val_size=24, test_size=24, max_length=64"

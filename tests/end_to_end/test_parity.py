@@ -103,7 +103,7 @@ def test_weights_rates_and_accuracy_are_those_of_the_hugging_face_trainer(
     status, _, err = run_cli("fit", *tiny_options, *options)
     assert status == 0, err
     run = tmp_path / "lightning_logs" / "version_0"
-    log = pd.read_csv(run / "metrics.csv")
+    log = pd.read_csv(run / "metrics.csv", float_precision="round_trip")
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     ours = {name.removeprefix("model."): weight for name, weight in state.items()}
 
