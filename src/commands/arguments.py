@@ -72,7 +72,8 @@ def read_command(args: list[str]) -> Command:
     names, rest = _split(args[1:], ("--config", "-c"))
     configs = [_read_config(name) for name in names]
     checkpoints, rest = _split(rest, ("--ckpt_path",))
-    if any(flag.startswith("--print_config") for flag in rest):
+    # these print and do not run
+    if any(flag.startswith("--print_config") or flag.partition("=")[0].endswith(".help") for flag in rest):
         return Command(name, [name, *_config_flags(configs), *rest], configs)
     meant = _last([*(config.content.get("ckpt_path") for config in configs), *checkpoints])
     if meant in (None, "null"):

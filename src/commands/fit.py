@@ -125,7 +125,7 @@ class ReviewCLI(LightningCLI):
         config["callbacks"] = self._callbacks(config)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, ModuleNotFoundError) as error:  # an accelerator or a strategy that does not exist
+        except (TypeError, ValueError, ModuleNotFoundError) as error:  # no such accelerator, strategy, devices
             raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
 
     def _run_directory(self, config: Any) -> Path:

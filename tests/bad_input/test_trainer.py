@@ -26,6 +26,7 @@ CASES: Cases = {
         MISTAKE,
         ["trainer.check_val_every_n_epoch is 0"],
     ),
+    "devices that are no number": (lambda w: w.fit("--trainer.devices=x"), MISTAKE, ["the Trainer cannot be made: "]),
     "a seed below 0": (
         lambda w: w.fit("--seed_everything=-1"),
         MISTAKE,

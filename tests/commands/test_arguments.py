@@ -117,7 +117,20 @@ def test_help_explains_our_options_with_their_defaults(run_cli: Run) -> None:
     text = " ".join(out.split())
     for option in ("--data.truncation", "--data.group_by_length", "--model.layer_decay", "--trainer.max_epochs"):
         assert option in text
-    assert "tokens that are read at once, special tokens included. (type: int, default: 512)" in text
+    assert "tokens that the model reads at once, special tokens included. (type: int, default: 512)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--data.help=PretrainingDataModule"], "--data.mask_rate"),
+        (["--model.help", "BertPretrainer"], "--model.from_scratch"),
+    ],
+)
+def test_help_of_a_class_explains_its_options(arguments: list[str], option: str, run_cli: Run) -> None:
+    status, out, err = run_cli("fit", *arguments)
+    assert (status, err) == (0, "")
+    assert option in out
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
