@@ -182,9 +182,9 @@ def stopped(tiny_options: list[str], run_cli: Callable[..., tuple[int, str, str]
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--data.train_size=40", "made with other data: data.train_size was 48 and is 40"),
-        ("--data.max_length=32", "made with other data: data.max_length was 64 and is 32"),
-        ("--data.batch_size=4", "stopped in mid-epoch"),
+        ("--data.train_size=40", "trained on other data: data.train_size was 48 and is 40"),
+        ("--data.max_length=32", "trained on other data: data.max_length was 64 and is 32"),
+        ("--data.batch_size=4", "stopped within an epoch"),
         ("--trainer.accumulate_grad_batches=2", "accumulate_grad_batches was 1 and is 2"),
         ("--data.group_by_length=true", "group_by_length was False and is True"),
         ("--model.pooling=mean", "began with model.pooling=cls"),
