@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NotRequired, TypedDict
@@ -48,27 +47,30 @@ _SMALLEST_VOCABULARY = 100  # letters, alone and within words, digits, punctuati
 
 
 @dataclass(frozen=True)
-class Origin(ABC):
+class Origin:
     """Builds a network, and provides its configuration and tokenizer.
 
     A checkpoint holds all of them, so a run can be resumed without the pretrained model.
 
     Attributes:
+        auto_class: the class of `transformers` that makes the network.
+        archive_class: the class of the checkpoint's section.
         name: of the pretrained model: Hub id, folder or package://.
         checkpoint: the checkpoint whose weights will be restored; None to start afresh.
         dropout: probabilities that replace those of the configuration, by option.
     """
 
     auto_class: ClassVar[type[AutoModelForSequenceClassification] | type[AutoModelForPreTraining]]
+    archive_class: ClassVar[type[Archive] | type[PretrainerArchive]]
 
     name: str
     checkpoint: Checkpoint | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    @abstractmethod
+    @functools.cached_property
     def archive(self) -> Archive | PretrainerArchive | None:
         """The checkpoint's section."""
+        return self.archive_class.of(self.checkpoint) if self.checkpoint else None
 
     @property
     def vocab_size(self) -> int:
@@ -150,12 +152,9 @@ class ClassifierOrigin(Origin):
     """
 
     auto_class = AutoModelForSequenceClassification
+    archive_class = Archive
 
     pooling: Pooling = "cls"
-
-    @functools.cached_property
-    def archive(self) -> Archive | None:
-        return Archive.of(self.checkpoint) if self.checkpoint else None
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
@@ -164,7 +163,7 @@ class ClassifierOrigin(Origin):
 
     def check_labels(self, labels: list[str]) -> None:
         """Raises UserError if the checkpoint has other labels."""
-        if self.archive and self.archive.labels != labels:
+        if isinstance(self.archive, Archive) and self.archive.labels != labels:
             known = ", ".join(self.archive.labels)
             raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
 
@@ -206,6 +205,7 @@ class PretrainerOrigin(Origin):
     """
 
     auto_class = AutoModelForPreTraining
+    archive_class = PretrainerArchive
 
     from_scratch: FromScratch | None = None
 
@@ -219,10 +219,6 @@ class PretrainerOrigin(Origin):
         size, heads = self.from_scratch["hidden_size"], self.from_scratch["heads"]
         if size % heads:
             raise UserError(f"model.from_scratch: hidden_size is {size}; it must be a multiple of the {heads} heads")
-
-    @functools.cached_property
-    def archive(self) -> PretrainerArchive | None:
-        return PretrainerArchive.of(self.checkpoint) if self.checkpoint else None
 
     @property
     def _new(self) -> FromScratch | None:
