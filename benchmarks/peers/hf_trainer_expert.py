@@ -1,9 +1,9 @@
-"""Peer B: the Hugging Face Trainer as someone would set it who knows it well.
+"""Peer B: the Hugging Face Trainer as an expert would configure it.
 
     python -m benchmarks.peers.hf_trainer_expert --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
 
-As peer A, but each batch is padded to its own longest review, and batches hold reviews of similar length. Evaluation
-batches stay at 8: in random order, larger ones have more padding.
+Like peer A, but each batch is padded to its longest review, and training batches hold reviews of similar length. The
+evaluation batch size stays 8: the order is random there, so larger batches would have more padding.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from transformers import (
 from benchmarks.peers.hf_trainer_tutorial import accuracy, parse, select_rows, settings, train_and_evaluate
 from benchmarks.peers.recorder_callback import HuggingFaceProbe
 
-# batches that the Trainer sorts by length at a time, with 1,000 reviews in batches of 8
+# the number of batches that the Trainer sorts by length together, with 1,000 reviews in batches of 8
 _SORTED_BATCHES = 31
 
 
@@ -29,8 +29,8 @@ def main() -> None:
     options = parse(__doc__)
     set_seed(options.seed)
     if options.reviews < 1000:
-        # The Trainer sorts a quarter of a small data set at a time: with 248 reviews it would compute 11% of padding,
-        # with the 1,000 that they stand for 3%. To be fair to it, it sorts here as it does with 1,000.
+        # The Trainer sorts a quarter of a small data set at a time. With the 248 reviews of a short run, 11% of its
+        # tokens would be padding; with the 1,000 that they stand for, 3%. For fairness, it sorts as it does with 1,000.
         plan = transformers.trainer_pt_utils.get_length_grouped_indices
         transformers.trainer_pt_utils.get_length_grouped_indices = partial(plan, mega_batch_mult=_SORTED_BATCHES)
     train, evaluation = select_rows(options)

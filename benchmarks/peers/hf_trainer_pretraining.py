@@ -1,9 +1,9 @@
-"""The peer for pre-training: `BertForPreTraining` under the Hugging Face Trainer.
+"""The peer for pre-training: `BertForPreTraining` trained by the Hugging Face Trainer.
 
     python -m benchmarks.peers.hf_trainer_pretraining --model DIR --rows DIR --output_dir DIR
 
-The rows are pairs of segments that are there already (`input_ids`, `token_type_ids`, `next_sentence_label`); they are
-masked anew in every batch by `DataCollatorForLanguageModeling`, which pads to the batch's longest.
+The rows are prepared pairs of segments (`input_ids`, `token_type_ids`, `next_sentence_label`).
+`DataCollatorForLanguageModeling` masks them anew in every batch, and pads to the longest row of the batch.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.hf_trainer_tutorial --model DIR --dataset reviews.csv --reviews 1000 --eval_reviews 500
 
-Reviews are padded to the model's 512 tokens, in batches of 8, at learning rate 5e-5, over 3 epochs. Differences from
-the tutorial: the rows (the same as ours), no evaluation within training, and a callback that reads the clock.
+Reviews are padded to the model's 512 tokens; batch size 8, learning rate 5e-5, 3 epochs. Differences from the tutorial:
+the rows (the same as ours), no evaluation during training, and a callback that measures time.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def parse(doc: str | None) -> argparse.Namespace:
 
 
 def select_rows(options: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """The first rows of the shuffle for training, and the last before those held back for evaluation."""
+    """Rows to train on, the first of the shuffled split; and rows to evaluate, the last before the held-back ones."""
     dataset = load_dataset("csv", data_files=options.dataset, split="train")
     dataset = dataset.filter(lambda row: row["source"] == "imdb").shuffle(seed=42)
     end = len(dataset) - options.held_back
@@ -63,7 +63,7 @@ def accuracy(prediction: Any) -> dict[str, float]:
 
 
 def train_and_evaluate(trainer: Trainer, evaluation: Dataset, options: argparse.Namespace) -> None:
-    """Trains; then writes which rows are correct, or evaluates, unless the training was cut short."""
+    """Trains, then evaluates, unless `max_steps` cut the training short; or writes which rows are correct."""
     trainer.train()
     trainer.state.save_to_json(str(Path(options.output_dir) / "trainer_state.json"))
     if options.correct:

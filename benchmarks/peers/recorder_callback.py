@@ -1,4 +1,4 @@
-"""A callback for the Hugging Face Trainer that records steps and evaluation (speed/recorder.py)."""
+"""A callback for the Hugging Face Trainer that records the times of steps and evaluation (speed/recorder.py)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from benchmarks.speed.recorder import Recorder
 
 
 class HuggingFaceProbe(TrainerCallback):
-    """Evaluation takes as long as the Trainer itself reports."""
+    """Records training steps; for evaluation, it takes the time that the Trainer reports."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()

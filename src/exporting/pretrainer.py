@@ -1,11 +1,10 @@
 """Export of a pre-trained BERT: a Hugging Face folder with both heads, the tokenizer, and hashes of its corpus."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedModel
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertForPreTraining, PreTrainedModel
 
 from src.data.fingerprints import save_hashes
 from src.exporting.model_card import write_pretrainer_card
@@ -20,7 +19,7 @@ _ROWS = 8
 
 
 def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[str]:
-    """Writes a pre-trained BERT to `folder`, compares it with the checkpoint, and returns a line on the difference.
+    """Writes a pre-trained BERT to `folder`, compares it with the checkpoint, and reports the difference in one line.
 
     Args:
         folder: an empty folder.
@@ -46,10 +45,10 @@ def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[s
 
 @torch.inference_mode()
 def _difference(folder: Path, network: BertForPreTraining, length: int) -> float:
-    """The largest difference of a logit between `network` and what `transformers` reads from the folder."""
+    """The largest difference in a logit between `network` and the model that `transformers` loads from the folder."""
     ids = torch.randint(network.config.vocab_size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
     expected = network.eval()(input_ids=ids)
-    both = _read(BertForPreTraining, folder)(input_ids=ids)
+    both = _read(AutoModelForPreTraining, folder)(input_ids=ids)
     pairs = (
         (expected.prediction_logits, both.prediction_logits),
         (expected.seq_relationship_logits, both.seq_relationship_logits),
@@ -58,7 +57,7 @@ def _difference(folder: Path, network: BertForPreTraining, length: int) -> float
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def _read(kind: Any, folder: Path) -> PreTrainedModel:  # an Auto class is no subclass of PreTrainedModel
+def _read(kind: type[AutoModelForPreTraining] | type[AutoModelForMaskedLM], folder: Path) -> PreTrainedModel:
     with quiet():
         network, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if report["missing_keys"]:

@@ -1,4 +1,4 @@
-"""Base class of the LightningModules: optimizer, seeded dropout, running means, checks before a run begins."""
+"""Base class of the LightningModules: optimizer, seeded dropout, running means, and checks before training starts."""
 
 import math
 from typing import Any
@@ -23,20 +23,22 @@ from src.system.seeds import run_seed, step_seed
 
 Batch = dict[str, torch.Tensor]
 
-# the optimizer's state is restored with these, whatever is typed
+# the restored state of the optimizer keeps these, whatever the user gives to a resumed run
 _OPTIMIZER = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
 
 
 class TransformerModule(lightning.LightningModule):
-    """A network of `transformers` under AdamW and a schedule.
+    """A `transformers` network trained with AdamW and a learning-rate schedule.
 
-    A subclass builds `model`, `archive` and the means in `configure_model`, and sets the class attributes below.
+    A subclass sets the class attributes, and builds `model`, `archive` and the means in `configure_model`.
 
     Attributes:
-        monitor, monitor_mode, monitor_name: the logged figure that the best checkpoint is best in.
-        rows_are: what a row of a batch is, in the plural.
+        monitor, monitor_mode, monitor_name: the logged metric that selects the best checkpoint; "min" or "max"; its
+            name for the user.
+        rows_are: what a row of a batch is, in the plural ("reviews").
         origin: where the network comes from.
-        archive: what a checkpoint holds beside the weights.
+        archive: what a checkpoint holds besides the weights.
+        step_means, epoch_means: training means since the last logged step, and of the epoch.
         seed: of dropout and of the order of training rows; set in `setup`.
     """
 
@@ -63,7 +65,7 @@ class TransformerModule(lightning.LightningModule):
     # ---- checks ----------------------------------------------------------------------------------------------------
 
     def check_training_options(self) -> None:
-        """Raises UserError for a probability outside [0, 1), a learning rate that is not positive, and the like."""
+        """Raises UserError if an option is out of range, such as a learning rate of 0."""
         for name in ("hidden_dropout", "attention_dropout", "warmup_ratio"):
             value = self.hparams[name]
             if value is not None and not 0 <= value < 1:
@@ -76,7 +78,7 @@ class TransformerModule(lightning.LightningModule):
             raise UserError(f"model.weight_decay is {self.hparams['weight_decay']}; it must be 0 or more")
 
     def check_schedule(self, trainer: lightning.Trainer) -> None:
-        """Raises UserError where the schedule needs the number of steps, and that is not known."""
+        """Raises UserError if the schedule needs the number of steps and that is not known."""
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
                 "GradientAccumulationScheduler changes the number of steps, which the learning rate follows: use "
@@ -93,10 +95,11 @@ class TransformerModule(lightning.LightningModule):
     def prepare_data(self) -> None:
         """Checks the model against the prepared data and the run to resume, before the run's directory is made.
 
-        Lightning calls it once a machine, after the data module's own `prepare_data`.
+        Lightning calls it once per machine, after the data module's `prepare_data`.
 
         Raises:
-            UserError: the weights cannot be had or do not go with the data, or the run cannot be resumed so.
+            UserError: the weights cannot be read or do not fit the data, or the options differ from those of the run
+                to resume.
         """
         self.check_data()
         if self.trainer.state.fn == "fit" and self.origin.checkpoint is not None:
@@ -107,7 +110,7 @@ class TransformerModule(lightning.LightningModule):
         self.seed = run_seed()
 
     def check_data(self) -> None:
-        """Raises UserError where the data are tokenised for another model, or the weights cannot be had."""
+        """Raises UserError if the data are tokenised for another model, or the weights cannot be read."""
         tokenizer = self.origin.tokenizer()
         if tokenizer is not None and tokenizer_facts(tokenizer) != tokenizer_facts(self.data.tokenizer):
             raise UserError(
@@ -117,7 +120,7 @@ class TransformerModule(lightning.LightningModule):
         self.origin.check_weights(self.data.tokenizer)
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where the optimizer's options differ from those of the run to resume."""
+        """Raises UserError if the optimizer's options differ from those of the run to resume."""
         before, now = (
             {f"model.{name}": options.get(name) for name in _OPTIMIZER}
             for options in (checkpoint["hyper_parameters"], self.hparams)
@@ -132,9 +135,9 @@ class TransformerModule(lightning.LightningModule):
         return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
-        """Compiles the network in place, or makes its dropout fast on a CPU, which a compiler does by itself."""
-        # PyTorch prefers cuDNN's attention in bf16 on a Hopper GPU, which plans anew for each length of a batch that it
-        # has not seen (pytorch #155958, FunASR #3704): 0.19 s a step in place of 0.04 s (docs/results.md, "On one GPU")
+        """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would."""
+        # In bf16 on a Hopper GPU, PyTorch prefers cuDNN's attention, which makes a new plan for each new batch length
+        # (pytorch #155958, FunASR #3704): 0.19 s per step instead of 0.04 s (docs/results.md, "On one GPU")
         torch.backends.cuda.enable_cudnn_sdp(False)
         if self.hparams["torch_compile"]:
             network.compile(dynamic=True)  # batches differ in length
@@ -142,7 +145,7 @@ class TransformerModule(lightning.LightningModule):
             use_fast_dropout(network)
 
     def configure_optimizers(self) -> Any:
-        """AdamW and a schedule over the exact number of steps that the run will take."""
+        """AdamW, and a schedule over the exact number of steps in the run."""
         h: Any = self.hparams
         trainer = self.trainer
         assert self.model is not None
@@ -158,19 +161,19 @@ class TransformerModule(lightning.LightningModule):
         return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout for this step and rank, so that a resumed run draws as one that never stopped.
+        """Seeds dropout for this step and rank, so that a resumed run draws the same masks as an uninterrupted one.
 
-        Lightning gives all ranks the same seed, and with it the same dropout masks.
+        Lightning seeds all ranks alike, so they would have the same dropout masks.
         """
         torch.manual_seed(step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank))
 
     def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
-        """Counts summed over the ranks: the divisor of a step's loss, since ranks may differ in rows."""
+        """Counts summed over the ranks, at least 1: the divisor of a step's loss, since ranks may differ in rows."""
         total: torch.Tensor = self.trainer.strategy.reduce(counts, reduce_op="sum")  # type: ignore[assignment]
         return total.clamp(min=1)
 
     def update_means(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
-        """Adds to the means of the step's row of the log and of the epoch's; see `RunningMeans.update`."""
+        """Adds to the training means of the logged step and of the epoch; see `RunningMeans.update`."""
         for means in (self.step_means, self.epoch_means):
             means.update(name, values, weights)
 
@@ -180,15 +183,15 @@ class TransformerModule(lightning.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as asked, and keeps the norm before clipping, which would otherwise be computed twice."""
-        # the heads may learn faster: see parameter_groups
+        """Clips the gradients, and keeps their norm before clipping for the log, so that it is computed only once."""
+        # the heads may have a higher learning rate: see parameter_groups
         rates = [
             group["lr"] for group in optimizer.param_groups if group["initial_lr"] <= self.hparams["learning_rate"]
         ]
         self.last_step = {"lr": max(rates, default=optimizer.param_groups[0]["lr"])}
         limit = gradient_clip_val or math.inf
         if gradient_clip_algorithm == "value":
-            # Lightning's own refuses a fused optimizer in mixed precision, even in bf16, which scales no gradients
+            # Lightning's own refuses a fused optimizer in mixed precision, also in bf16, where gradients are not scaled
             nn.utils.clip_grad_value_(self.parameters(), limit)
         else:
             self.last_step["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters(), limit)
@@ -196,28 +199,28 @@ class TransformerModule(lightning.LightningModule):
     # ---- logging ---------------------------------------------------------------------------------------------------
 
     def log_evaluation(self, prefix: str, figures: dict[str, Any], shown: tuple[str, ...]) -> None:
-        """Logs figures that were computed over all ranks already, those in `shown` on the progress bar too.
+        """Logs metrics that are computed over all ranks already; those in `shown` also go to the progress bar.
 
-        Outside `fit` Lightning logs at step 0. So the command line, which alone names a checkpoint, has Results do it,
-        at that one's step; for others Lightning does, and returns them from `Trainer.validate` and `Trainer.test`.
+        Outside `fit`, Lightning logs at step 0. So on the command line, which sets `origin.checkpoint`, the callback
+        `Results` logs them at the checkpoint's step. In Python, Lightning logs them.
         """
         by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
         for name, value in figures.items():
-            # n is the same each time. None: where there is a logger
+            # n is the same each time; None means Lightning's default
             logger = None if by_lightning and name != "n" else False
             self.log(f"{prefix}/{name}", value, prog_bar=name in shown, logger=logger)
 
     def step_metrics(self) -> dict[str, float]:
-        """The means since the last call, and the last step's learning rate and gradient norm."""
+        """The training means since the last call, and the learning rate and gradient norm of the last step."""
         means = {f"train/{name}": value for name, value in self.described(self.step_means.take()).items()}
         return means | {name: float(value) for name, value in self.last_step.items()}
 
     def epoch_metrics(self) -> dict[str, float]:
-        """The means of the epoch so far; called at its end."""
+        """The training means of the epoch, at its end."""
         return {f"train/{name}": value for name, value in self.described(self.epoch_means.take()).items()}
 
     def described(self, means: dict[str, float]) -> dict[str, float]:
-        """What is logged of these means; a subclass may add what follows from them."""
+        """The metrics to log for these means; a subclass may add some that follow from them."""
         return means
 
     # ---- precision -------------------------------------------------------------------------------------------------
@@ -232,9 +235,9 @@ class TransformerModule(lightning.LightningModule):
         self._keep_metrics_exact()
 
     def _keep_metrics_exact(self) -> None:
-        """Keeps sums in fp32 with the precisions "bf16-true" and "16-true": in so few bits they soon stop growing.
+        """Keeps sums in fp32 with the precisions "bf16-true" and "16-true", in which they would soon stop growing.
 
-        Only means and sums: the other metrics count in integers, which `set_dtype` would make floats too.
+        Only means and sums: the other metrics count in integers, which `set_dtype` would turn into floats.
         """
         for metric in self.modules():
             if isinstance(metric, BaseAggregator):
@@ -243,13 +246,13 @@ class TransformerModule(lightning.LightningModule):
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the archive, and the running means, summed over the ranks."""
+        """Adds the archive, and the training means, summed over the ranks."""
         checkpoint[self.archive.SECTION] = self.archive.section
         checkpoint["step_means"] = self.step_means.sums()
         checkpoint["epoch_means"] = self.epoch_means.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the running means; rank 0 stands for all, since they were summed over all."""
+        """Restores the training means, on rank 0 only, since they are the sum over all ranks."""
         if self.trainer.state.fn != "fit":
             return
         self.check_resumption(checkpoint)

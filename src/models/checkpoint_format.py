@@ -1,6 +1,7 @@
-"""What a checkpoint holds beside Lightning's content, so that `predict`, `export` and a resumed run need nothing else.
+"""This project's section of a checkpoint: the configuration, tokenizer and labels that go with the weights.
 
-The tokenizer is kept as the text of its files, so that a checkpoint can be read with `weights_only=True`.
+With it, `predict`, `export` and a resumed run need no file but the checkpoint. The section holds only tensors and plain
+types (the tokenizer as the text of its files), so that `torch.load` reads it with `weights_only=True`.
 """
 
 import functools
@@ -10,7 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from src.data.tokenization import Encoder
 from src.runs.checkpoint_reading import Checkpoint
@@ -20,19 +28,19 @@ FORMAT = 2
 """Version of the sections below; raised when their layout or meaning changes."""
 
 _WEIGHTS = "model."
-"""Prefix of the network's weights in a checkpoint's state_dict; the sums of metrics stand beside them."""
+"""Prefix of the network's weights in a checkpoint's state_dict."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A classifier without its weights: the section `classifier` of a checkpoint, or an exported folder.
+    """All of a classifier but its weights: the section `classifier` of a checkpoint, or an exported folder.
 
     Attributes:
-        encoder: the tokenizer with the length and truncation of the training.
+        encoder: the tokenizer, with the maximum length and the truncation of the training.
         labels: names of the classes, in the order of the logits.
         config: of the network.
         texts: hashes of the texts that its pre-training has read (`src.data.fingerprints`), int64 of shape (texts,).
-        prepared: key of the prepared reviews that it was trained on; empty where that is not known.
+        prepared: cache key of its training data; empty for an exported folder.
     """
 
     SECTION = "classifier"
@@ -50,44 +58,35 @@ class Archive:
 
     @functools.cached_property
     def section(self) -> dict[str, Any]:
-        """Tensors and plain types, for a checkpoint."""
-        return {
-            "format": FORMAT,
-            "config": config_to_dict(self.config),
-            "tokenizer": tokenizer_to_files(self.tokenizer),
+        """The section to write into a checkpoint."""
+        return _section(self) | {
             "max_length": self.encoder.max_length,
             "truncation": self.encoder.truncation,
             "labels": self.labels,
-            "texts": self.texts,
             "prepared": self.prepared,
         }
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
-        """What a checkpoint of `BertClassifier` says of its classifier.
+        """Reads the section of a `BertClassifier`'s checkpoint.
 
         Raises:
-            UserError: it is a checkpoint of another module or another version.
+            UserError: the checkpoint is of another module, or of another version of this program.
         """
-        section = _section(checkpoint.content, cls.SECTION, "BertClassifier", checkpoint.path)
-        return cls(
-            encoder=Encoder(tokenizer_from_files(section["tokenizer"]), section["max_length"], section["truncation"]),
-            labels=list(section["labels"]),
-            config=AutoConfig.for_model(**section["config"]),
-            texts=section["texts"].clone(),  # not mapped from a file that may be replaced
-            prepared=section["prepared"],
-        )
+        section = _read_section(checkpoint, cls.SECTION, "BertClassifier")
+        encoder = Encoder(section["tokenizer"], section["max_length"], section["truncation"])
+        return cls(encoder, section["labels"], section["config"], section["texts"], section["prepared"])
 
 
 @dataclass(frozen=True)
 class PretrainerArchive:
-    """A pre-trained BERT without its weights: the section `pretrainer` of a checkpoint.
+    """All of a pre-trained BERT but its weights: the section `pretrainer` of a checkpoint.
 
     Attributes:
-        tokenizer: of its corpus.
+        tokenizer: of the corpus.
         sequence_length: tokens of a training sequence.
-        config: of the network, with the dropout that a fine-tuning should find.
-        texts: hashes of the texts it has read (`src.data.fingerprints`), int64 of shape (texts,).
+        config: of the network, with the dropout that fine-tuning should start from.
+        texts: hashes of the texts that it has read (`src.data.fingerprints`), int64 of shape (texts,).
     """
 
     SECTION = "pretrainer"
@@ -99,33 +98,34 @@ class PretrainerArchive:
 
     @functools.cached_property
     def section(self) -> dict[str, Any]:
-        """Tensors and plain types, for a checkpoint."""
-        return {
-            "format": FORMAT,
-            "config": config_to_dict(self.config),
-            "tokenizer": tokenizer_to_files(self.tokenizer),
-            "sequence_length": self.sequence_length,
-            "texts": self.texts,
-        }
+        """The section to write into a checkpoint."""
+        return _section(self) | {"sequence_length": self.sequence_length}
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
-        """What a checkpoint of `BertPretrainer` says of its network.
+        """Reads the section of a `BertPretrainer`'s checkpoint.
 
         Raises:
-            UserError: it is a checkpoint of another module or another version.
+            UserError: the checkpoint is of another module, or of another version of this program.
         """
-        section = _section(checkpoint.content, cls.SECTION, "BertPretrainer", checkpoint.path)
-        return cls(
-            tokenizer=tokenizer_from_files(section["tokenizer"]),
-            sequence_length=section["sequence_length"],
-            config=AutoConfig.for_model(**section["config"]),
-            texts=section["texts"].clone(),
-        )
+        section = _read_section(checkpoint, cls.SECTION, "BertPretrainer")
+        return cls(section["tokenizer"], section["sequence_length"], section["config"], section["texts"])
 
 
-def _section(content: dict[str, Any], name: str, module: str, path: Path) -> dict[str, Any]:
-    section: dict[str, Any] | None = content.get(name)
+def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
+    """The entries that both sections have, as tensors and plain types."""
+    return {
+        "format": FORMAT,
+        "config": archive.config.to_diff_dict() | {"model_type": archive.config.model_type},
+        "tokenizer": tokenizer_to_files(archive.tokenizer),
+        "texts": archive.texts,
+    }
+
+
+def _read_section(checkpoint: Checkpoint, name: str, module: str) -> dict[str, Any]:
+    """A section, with the configuration and the tokenizer as objects."""
+    path = checkpoint.path
+    section: dict[str, Any] | None = checkpoint.content.get(name)
     if section is None:
         raise UserError(f"{path} is no checkpoint of a {module}: it has no section {name!r}")
     if (found := section.get("format", 1)) != FORMAT:
@@ -133,12 +133,11 @@ def _section(content: dict[str, Any], name: str, module: str, path: Path) -> dic
             f"{path} was written by another version of this program (format {found}; this one reads {FORMAT}): "
             "train again, or use that version"
         )
-    return section
-
-
-def config_to_dict(config: PretrainedConfig) -> dict[str, Any]:
-    """The configuration as plain types, for `AutoConfig.for_model`."""
-    return config.to_diff_dict() | {"model_type": config.model_type}
+    return section | {
+        "config": AutoConfig.for_model(**section["config"]),
+        "tokenizer": tokenizer_from_files(section["tokenizer"]),
+        "texts": section["texts"].clone(),  # not mapped from a file that may be replaced
+    }
 
 
 def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
@@ -149,7 +148,7 @@ def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 
 
 def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
-    """The tokenizer of which `tokenizer_to_files` made `files`."""
+    """The tokenizer that `tokenizer_to_files` turned into `files`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / Path(name).name).write_text(content, "utf-8")
@@ -161,24 +160,22 @@ def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
 
 
 def network_in(checkpoint: Checkpoint, archive: Archive) -> PreTrainedModel:
-    """The classifier of a checkpoint, as `transformers` makes it, in fp32 and eval mode.
+    """The classifier of a checkpoint as a `transformers` model, in fp32 and eval mode.
 
     Raises:
         UserError: the weights do not fit the configuration.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    # in full, not on the device "meta": that would leave buffers that are no weights (BERT's positions) empty
+    # not on the device "meta", which would leave buffers empty that are not saved (BERT's position ids)
     network: PreTrainedModel = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
     load_weights(checkpoint, network)
     return network
 
 
 def load_weights(checkpoint: Checkpoint, network: PreTrainedModel) -> None:
-    """Puts the weights of a checkpoint into its network, in fp32 and eval mode.
+    """Loads the weights of a checkpoint, in fp32, and sets eval mode. On the device "meta", checks names and shapes.
 
     Raises:
-        UserError: they do not fit the configuration.
+        UserError: the weights do not fit the network.
     """
     weights = {
         name.removeprefix(_WEIGHTS): tensor.float() if tensor.is_floating_point() else tensor
@@ -186,19 +183,9 @@ def load_weights(checkpoint: Checkpoint, network: PreTrainedModel) -> None:
         if name.startswith(_WEIGHTS)
     }
     try:
-        network.load_state_dict(weights)
+        # "meta" has no memory to copy to
+        network.load_state_dict(weights, assign=network.device.type == "meta")
     except RuntimeError as error:
         reason = one_line(error)[:300]
         raise UserError(f"the weights in {checkpoint.path} do not fit its configuration: {reason}") from error
     network.eval()
-
-
-def check_shapes(checkpoint: Checkpoint, network: PreTrainedModel) -> None:
-    """Raises UserError where a checkpoint holds other weights than `network` has; `network` may be on "meta"."""
-    expected = {f"{_WEIGHTS}{name}": weight.shape for name, weight in network.state_dict().items()}
-    found = {name: weight.shape for name, weight in checkpoint.content["state_dict"].items()}
-    if wrong := [name for name in expected | found if expected.get(name) != found.get(name)]:
-        raise UserError(
-            f"{checkpoint.path} holds the weights of another network than its configuration says: {len(wrong)} are "
-            f"missing, unknown or of another shape, among them {wrong[0]}"
-        )

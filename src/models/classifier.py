@@ -26,28 +26,28 @@ from src.system.errors import UserError
 
 
 class BertClassifier(TransformerModule):
-    """A pretrained encoder with a new head over as many labels as the data have.
+    """Fine-tunes a pretrained encoder with a new classification head, which has as many labels as the data.
 
-    Written for BERT; any family that `AutoModelForSequenceClassification` covers will do. The defaults are those of
-    the tutorial, which are the Hugging Face Trainer's.
+    It is written for BERT, and takes other model families of `AutoModelForSequenceClassification` too. The defaults are
+    those of the tutorial and the Hugging Face Trainer.
 
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package.
-        learning_rate: of the head, at its peak; it falls along the schedule, once a step.
-        weight_decay: AdamW's, on weight matrices only.
-        warmup_ratio: share of all steps in which the learning rate rises from 0.
-        schedule: how it falls after that: linear or cosine to 0, or constant.
-        layer_decay: factor on the learning rate from each layer to the one below; 1 is the same for all.
-        hidden_dropout: probability; null takes the checkpoint's own.
-        attention_dropout: probability; null takes the checkpoint's own. 0 lets a CPU use its fused attention kernel,
-            which cannot drop out.
-        linear_probe: begins with the head that logistic regression finds for the training rows, all of them, whatever
-            the Trainer's limits, in place of a random one. For few labels: docs/experiments/recipes.md.
-        pooling: what the new head reads as training begins: the vector of [CLS] as pre-training left it, or (mean) the
-            mean over the tokens, which the top layer of a BERT is set to for it. For weights that were trained as a
-            sentence encoder, mean is better, the more so the fewer labels there are: docs/experiments/recipes.md.
-        torch_compile: compiles the network as training begins, which takes a minute or more. For GPUs: on a CPU it
-            gains nothing.
+        learning_rate: of the head, at its peak; the schedule changes it every step.
+        weight_decay: AdamW's weight decay, on weight matrices only.
+        warmup_ratio: fraction of all steps in which the learning rate rises from 0 (warm-up).
+        schedule: the learning rate after warm-up: linear or cosine to 0, or constant.
+        layer_decay: learning rate of each layer relative to the one above it, from the head down; 1 means no decay.
+        hidden_dropout: dropout probability of hidden states; null keeps that of the pretrained model.
+        attention_dropout: dropout probability of attention; null keeps that of the pretrained model. 0 is faster on a
+            CPU, whose fused attention kernel has no dropout.
+        pooling: what the new head reads when training starts: the vector of [CLS] (cls), or the mean over the tokens
+            (mean), for which BERT's top layer is re-initialised. mean is better for sentence encoders, most of all with
+            few labels: docs/experiments/recipes.md.
+        linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
+            rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
+        torch_compile: compiles the network when training starts, which takes a minute or more. For GPUs only: it gains
+            nothing on a CPU.
     """
 
     origin: ClassifierOrigin
@@ -93,14 +93,14 @@ class BertClassifier(TransformerModule):
         self.data.check_unread(self.origin.texts_read(), self.origin.name)
 
     def configure_model(self) -> None:
-        """Builds the network, once the data are prepared and the number of labels is known."""
+        """Builds the network, when the data are prepared and the number of labels is known."""
         if self._trainer is None or self._is_built:  # `load_from_checkpoint` has no Trainer
             return
         data = self.data
         self.model = self.model or self.origin.build(data.label_names)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
-        # now: the folder that tells what was read may go away
+        # read now, since the pretrained folder may be deleted during training
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
         self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
         compute_last_layer_at_cls_only(self.model)
@@ -112,7 +112,7 @@ class BertClassifier(TransformerModule):
         self._is_built = True
 
     def on_fit_start(self) -> None:
-        """Sets the head, if it is to be probed; a run that is resumed has one."""
+        """Fits the head with `linear_probe`, unless the run is resumed."""
         super().on_fit_start()
         if self.hparams["linear_probe"] and self._begins_anew:
             self._probe()
@@ -126,7 +126,7 @@ class BertClassifier(TransformerModule):
         batches = map(trainer.strategy.batch_to_device, itertools.islice(rows, 1 if trainer.fast_dev_run else None))
         with trainer.precision_plugin.forward_context():
             right = probing.probe(self.model, batches)
-        # DDP has made the ranks' weights equal before, and machines may round otherwise
+        # DDP made the ranks' weights equal before this, and machines may round differently
         head = probing.head_of(self.model)
         head.load_state_dict(trainer.strategy.broadcast({name: w.cpu() for name, w in head.state_dict().items()}))
         if trainer.is_global_zero:
@@ -141,7 +141,7 @@ class BertClassifier(TransformerModule):
         return logits.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """The mean loss over the rows of the step, over all ranks together."""
+        """The mean loss over the rows of the step on all ranks."""
         logits = self._logits_of_reviews(batch)
         losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != IGNORED_LABEL).float()
@@ -149,23 +149,23 @@ class BertClassifier(TransformerModule):
         shown = {"loss": losses.detach(), "accuracy": right}
         for name, values in shown.items():
             self.update_means(name, values, real)
-        # for the progress bar; StepLog writes the log
+        # only for the progress bar: StepLog writes the log
         bar = {f"train/{name}": (values * real).sum() / real.sum().clamp(min=1) for name, values in shown.items()}
         self.log_dict(bar, prog_bar=True, logger=False)
-        # DDP averages the ranks' gradients, but ranks may differ in rows: times world_size, over all rows
+        # DDP averages gradients over the ranks, which may differ in rows: multiply by world_size, divide by all rows
         loss: torch.Tensor = losses.sum() * self.trainer.world_size / self.over_all_ranks(real.sum())
         return loss
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """What training minimises, shape (rows,); 0 for a filler row. A subclass may have another loss."""
+        """The training loss of each row, shape (rows,); 0 for a filler row. A subclass may have another loss."""
         return _row_losses(logits, labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that look at single rows."""
+        """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that need single rows."""
         return {"logits": self._evaluate(batch)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Adds a batch to the metrics of the test; returns its logits, for callbacks that look at single rows."""
+        """Adds a batch to the metrics of the test; returns its logits, for callbacks that need single rows."""
         return {"logits": self._evaluate(batch)}
 
     def _evaluate(self, batch: Batch) -> torch.Tensor:
@@ -176,9 +176,9 @@ class BertClassifier(TransformerModule):
         return logits
 
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
-        """Logits of shape (reviews, labels), of reviews in one window or in several."""
+        """Logits of shape (reviews, labels), also if a review has several windows."""
         n = len(batch["labels"])
-        # as many windows at once as there are reviews, so that memory does not grow with their length in evaluation
+        # as many windows at a time as there are reviews, so that memory does not grow with the number of windows
         parts = zip(batch["input_ids"].split(n), batch["attention_mask"].split(n), strict=True)
         logits = torch.cat([self(ids, mask) for ids, mask in parts])
         return mean_over_windows(logits, batch["review"], n) if "review" in batch else logits
@@ -202,9 +202,9 @@ class BertClassifier(TransformerModule):
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer, as `load_from_checkpoint` calls it, builds the network of the checkpoint."""
+        """Without a Trainer, as in `load_from_checkpoint`, builds the network of the checkpoint."""
         if self._trainer is not None:
-            # a search for a learning rate, too, restores a checkpoint: that of before the first step
+            # a learning-rate finder restores a checkpoint too, from before the first step
             self._begins_anew = checkpoint["global_step"] == 0
             super().on_load_checkpoint(checkpoint)
         elif self.model is None:
@@ -212,7 +212,7 @@ class BertClassifier(TransformerModule):
             self.model = network_in(opened, Archive.of(opened))
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where the optimizer's options differ, or how the head and the top layer began."""
+        """Raises UserError if the options of the optimizer or of the initialisation differ."""
         for name in ("pooling", "linear_probe"):
             before = checkpoint["hyper_parameters"].get(name)
             if before != self.hparams[name]:

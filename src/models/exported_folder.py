@@ -1,7 +1,7 @@
 """A classifier as a Hugging Face folder: written for `transformers.pipeline`, and read back.
 
-Length and truncation side are in the tokenizer's own settings; what those cannot say (head_tail, windows) is in
-`preprocessing.json`.
+The tokenizer's own settings hold the maximum length and the truncation side. They cannot express the truncations
+`head_tail` and `windows`, so `preprocessing.json` holds those.
 """
 
 import json
@@ -25,7 +25,7 @@ _TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> None:
-    """Writes what `transformers.pipeline("text-classification", folder)` runs and `read_folder` reads."""
+    """Writes a folder for `transformers.pipeline("text-classification", folder)` and `read_folder`."""
     save_network(folder, network)
     encoder = archive.encoder
     save_tokenizer(folder, encoder.tokenizer, encoder.max_length, "left" if encoder.truncation == "tail" else "right")
@@ -36,17 +36,17 @@ def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> Non
 
 
 def save_network(folder: Path, network: PreTrainedModel) -> None:
-    """Writes configuration and weights."""
+    """Writes the configuration and the weights."""
     with quiet():
         network.save_pretrained(folder)
-    # safetensors makes files that only their owner can read
+    # safetensors makes the file readable by its owner only
     (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
 
 
 def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation_side: str) -> None:
-    """Writes the tokenizer's files, with the length and the side on which it cuts longer texts."""
+    """Writes the tokenizer's files, with the maximum length and the side ("left" or "right") that truncation cuts."""
     files = tokenizer_to_files(tokenizer)
-    # in the file itself: a tokenizer saves the side that it was loaded with, whatever it has been set to
+    # edits the file, since a tokenizer saves the truncation side it was loaded with, not its present one
     settings = json.loads(files[_TOKENIZER_SETTINGS])
     settings |= {"model_max_length": max_length, "truncation_side": truncation_side}
     files[_TOKENIZER_SETTINGS] = json.dumps(settings, indent=2, sort_keys=True) + "\n"
@@ -55,10 +55,10 @@ def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length:
 
 
 def read_folder(folder: Path) -> Archive:
-    """What a folder says of its classifier: an exported one, or any other that `transformers` made.
+    """Reads all but the weights of a classifier, from an exported folder or any other folder of `transformers`.
 
     Raises:
-        UserError: there is no classifier in it, or it cannot be read.
+        UserError: the folder has no model, or a file cannot be read.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is no exported model: it has no config.json")
@@ -75,23 +75,24 @@ def read_folder(folder: Path) -> Archive:
             settings = {name: stored[name] for name in settings}
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{folder / PREPROCESSING} is damaged: export the checkpoint again") from error
-    names: Any = config.id2label
+    names: Any = config.id2label  # its type allows string keys too, but once loaded they are integers
     labels = [names[i] for i in range(len(names))]
     texts = torch.from_numpy(read_hashes(folder).view(np.int64))
     return Archive(Encoder(tokenizer, **settings), labels, config, texts)
 
 
 def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
-    """The network of an exported folder, in fp32 and eval mode.
+    """The network of a folder, in fp32 and eval mode.
 
     Raises:
-        UserError: it has no safetensors, they cannot be read, or they lack weights (the head, say).
+        UserError: there is no safetensors file, it cannot be read, or weights are missing (the head's, for example).
     """
     options = {"output_loading_info": True, "ignore_mismatched_sizes": False}
     network, report = pretrained.load_weights(
         AutoModelForSequenceClassification, str(folder.absolute()), archive.config, **options
     )
     if report["missing_keys"]:
-        raise UserError(f"{folder} is no trained classifier: it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise UserError(f"{folder} is no trained classifier: it has no weights for {missing}")
     result: PreTrainedModel = network.eval()
     return result

@@ -1,4 +1,4 @@
-"""AdamW with parameter groups, and a learning rate that changes with every step."""
+"""AdamW with parameter groups, and the learning-rate schedule."""
 
 import math
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from transformers import PreTrainedModel, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 Schedule = Literal["linear", "cosine", "constant"]
-_SCHEDULER_NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 # encoder.layer.3. in BERT, RoBERTa, ELECTRA; transformer.layer.3. in DistilBERT; layers.3. in ModernBERT
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
@@ -24,12 +24,12 @@ def parameter_groups(
     layer_decay: float,
     head_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: biases and norms are not decayed, and each layer learns slower than the one above it.
+    """Groups the parameters by learning rate and weight decay, for AdamW.
 
-    Layer k of n learns at learning_rate · layer_decay^(n − k), the embeddings slowest (Sun et al. 2019, section 5.3.4),
-    the heads at `head_learning_rate`; None is `learning_rate`.
+    Biases and norms have no weight decay. The learning rate falls from layer to layer (Sun et al. 2019, section 5.3.4):
+    d layers below the head it is `learning_rate` · `layer_decay`^d. `head_learning_rate` sets that of the head.
     """
-    # get_parameter_names is what the Hugging Face Trainer decides by
+    # the Hugging Face Trainer selects by the same function
     decayed = set(get_parameter_names(model, [nn.LayerNorm], ["bias", "layernorm", "rmsnorm", r"(?:^|\.)norm(?:$|\.)"]))
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     n_layers = 1 + max((int(m[1]) for name, _ in named if (m := _LAYER.search(name))), default=-1)
@@ -53,15 +53,15 @@ def _depth_below_head(name: str, n_layers: int) -> int:
 def total_steps(
     n_batches: int, limit: int | float, accumulate_grad_batches: int, max_epochs: int | None, max_steps: int
 ) -> int:
-    """Optimizer steps of a whole run; 0 where nothing but time limits them.
+    """The number of optimizer steps in a run; 0 if only `max_time` limits it.
+
+    `trainer.estimated_stepping_batches` is not used: within `configure_optimizers` it loads the training data early,
+    and a resumed loader loses its state (lightning #20550).
 
     Args:
-        n_batches: of the training loader.
-        limit: `limit_train_batches`: a number of them if an int, a share if a float.
+        n_batches: of the training loader, in an epoch.
+        limit: the Trainer's `limit_train_batches`: a number of batches (int) or a fraction (float).
         accumulate_grad_batches, max_epochs, max_steps: the Trainer's.
-
-    Computed here since `trainer.estimated_stepping_batches`, called in `configure_optimizers`, loads the training
-    data early and drops what a resumed loader was given (lightning #20550).
     """
     used = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
     steps = math.inf if max_epochs in (None, -1) else math.ceil(used / accumulate_grad_batches) * (max_epochs or 0)
@@ -72,11 +72,11 @@ def total_steps(
 
 def adamw_with_schedule(
     groups: Iterable[dict[str, Any]], schedule: Schedule, warmup_ratio: float, n_steps: int, fused: bool
-) -> dict[str, Any]:
-    """What `configure_optimizers` returns: AdamW as the Hugging Face Trainer sets it, its rate renewed every step."""
+) -> OptimizerLRSchedulerConfig:
+    """What `configure_optimizers` returns: AdamW as in the Hugging Face Trainer, and a schedule over `n_steps`."""
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=fused)
     scheduler = get_scheduler(
-        _SCHEDULER_NAMES[schedule],
+        "constant_with_warmup" if schedule == "constant" else schedule,
         optimizer,
         num_warmup_steps=math.ceil(n_steps * warmup_ratio),
         num_training_steps=n_steps,

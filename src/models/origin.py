@@ -1,18 +1,19 @@
-"""Where a network comes from: pretrained weights, a checkpoint that is restored, or random weights."""
+"""Where a network comes from: pretrained weights, a checkpoint to restore, or random weights."""
 
 import copy
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from transformers import (
+    AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForPreTraining,
+    BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,7 +21,7 @@ from transformers import (
 
 from src.data.fingerprints import read_hashes
 from src.data.tokenizer_source import longest_input
-from src.models.checkpoint_format import Archive, PretrainerArchive, check_shapes
+from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
 from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained
@@ -28,7 +29,7 @@ from src.system.errors import UserError
 from src.system.locations import locate
 
 DROPOUT_KEYS = {
-    # what configurations call it: BERT and its kin, then DistilBERT, then ModernBERT; a head's own comes last
+    # in the order of BERT and its kin, DistilBERT, ModernBERT; a head's own dropout comes last
     "hidden_dropout": (
         "hidden_dropout_prob",
         "dropout",
@@ -39,42 +40,53 @@ DROPOUT_KEYS = {
     ),
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
 }
-"""By the option that sets it."""
+"""Names of the dropout probabilities in a network's configuration, by the option that sets them."""
 
 _NEW_BERT_LENGTH = 512
+_SMALLEST_VOCABULARY = 100  # letters, alone and within words, digits, punctuation, BERT's five special tokens
 
 
 @dataclass(frozen=True)
-class Origin(ABC):
-    """Configuration, tokenizer and network, from a checkpoint if there is one.
+class Origin:
+    """Builds a network, and provides its configuration and tokenizer.
 
-    A checkpoint holds all three, so the pretrained weights that training began with need not be there any more.
+    A checkpoint holds all of them, so a run can be resumed without the pretrained model.
 
     Attributes:
+        auto_class: the class of `transformers` that makes the network.
+        archive_class: the class of the checkpoint's section.
         name: of the pretrained model: Hub id, folder or package://.
-        checkpoint: what will be restored; None where training starts afresh.
+        checkpoint: the checkpoint whose weights will be restored; None to start afresh.
         dropout: probabilities that replace those of the configuration, by option.
     """
+
+    auto_class: ClassVar[type[AutoModelForSequenceClassification] | type[AutoModelForPreTraining]]
+    archive_class: ClassVar[type[Archive] | type[PretrainerArchive]]
 
     name: str
     checkpoint: Checkpoint | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
 
+    @functools.cached_property
+    def archive(self) -> Archive | PretrainerArchive | None:
+        """The checkpoint's section."""
+        return self.archive_class.of(self.checkpoint) if self.checkpoint else None
+
     @property
     def vocab_size(self) -> int:
-        """The size of a vocabulary that is to be trained on the corpus; 0 where there is a tokenizer."""
+        """The vocabulary size of a tokenizer to train on the corpus; 0 if there is a tokenizer."""
         return 0
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer that belongs to the weights; None where one is to be trained."""
+        """The tokenizer that belongs to the weights; None if it is to be trained."""
         return self.archive.tokenizer if self.archive else pretrained.load_tokenizer(self.name)
 
     def longest_input(self) -> int | None:
-        """The most tokens that the network takes at once; None if it sets no limit."""
+        """The maximum number of tokens in an input; None if the network sets no limit."""
         return longest_input(self._config())
 
     def texts_read(self) -> np.ndarray:
-        """Hashes of the texts that earlier pre-training has read, uint64; empty where nothing says so."""
+        """Hashes of the texts that earlier pre-training has read, uint64; empty if they are not known."""
         if self.archive:
             texts: np.ndarray = self.archive.texts.numpy().view(np.uint64)
             return texts
@@ -82,21 +94,25 @@ class Origin(ABC):
         return np.empty(0, dtype=np.uint64) if folder is None else read_hashes(folder)
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Finds what would fail when the network is built, before the run's directory is made.
+        """Downloads and checks the weights, without building the network.
 
         Raises:
-            UserError: the pretrained weights cannot be had, or do not go with the tokenizer; the network has no such
-                dropout; or the checkpoint to restore holds the weights of another network.
+            UserError: the weights cannot be read or do not fit the configuration or the tokenizer, or the network has
+                no dropout of a kind that the user set.
         """
         config = self._config()
         self.dropout_changes(config)
         if len(tokenizer) > config.vocab_size:
-            raise UserError(f"the tokenizer has {len(tokenizer)} tokens, but the network knows {config.vocab_size}")
+            raise UserError(
+                f"the tokenizer has {len(tokenizer)} tokens, but the network has embeddings for {config.vocab_size}: "
+                "they are of different models"
+            )
         if self.checkpoint is None:
             pretrained.check_weights(self.name)
             return
-        with torch.device("meta"):  # shapes alone
-            check_shapes(self.checkpoint, self._new_network(config))
+        with torch.device("meta"):  # names and shapes, no memory
+            network = self._network(config, pretrained_weights=False)
+        load_weights(self.checkpoint, network)
 
     def dropout_changes(self, config: PretrainedConfig) -> dict[str, float]:
         """`dropout` under the names that this configuration has for it.
@@ -106,7 +122,7 @@ class Origin(ABC):
         """
         changes = {}
         for option, value in self.dropout.items():
-            # None, as a head's own, means that of the encoder
+            # a head whose own dropout is None uses that of the encoder
             names = [name for name in DROPOUT_KEYS[option] if getattr(config, name, None) is not None]
             if not names:
                 raise UserError(f"model.{option} is set, but the model type {config.model_type!r} has no such dropout")
@@ -114,26 +130,29 @@ class Origin(ABC):
         return changes
 
     def _config(self) -> PretrainedConfig:
-        """A copy: callers may change it."""
+        """A copy, which callers may change."""
         return copy.deepcopy(self.archive.config) if self.archive else pretrained.load_config(self.name)
 
-    @property
-    @abstractmethod
-    def archive(self) -> Archive | PretrainerArchive | None:
-        """What the checkpoint holds beside the weights."""
-
-    @abstractmethod
-    def _new_network(self, config: PretrainedConfig) -> PreTrainedModel:
-        """A network with random weights, in fp32."""
+    def _network(self, config: PretrainedConfig, pretrained_weights: bool) -> PreTrainedModel:
+        """A network in fp32 with the dropout that the user set; with random weights unless `pretrained_weights`."""
+        config.update(self.dropout_changes(config))
+        if pretrained_weights:
+            network: PreTrainedModel = pretrained.load_weights(self.auto_class, self.name, config)
+        else:
+            network = self.auto_class.from_config(config, dtype=torch.float32)
+        return network
 
 
 @dataclass(frozen=True)
 class ClassifierOrigin(Origin):
-    """The origin of an encoder with a head over labels.
+    """The origin of an encoder with a classification head.
 
     Attributes:
-        pooling: what a new head reads as training begins; see `BertClassifier`.
+        pooling: what a new head reads when training starts; see `BertClassifier`.
     """
+
+    auto_class = AutoModelForSequenceClassification
+    archive_class = Archive
 
     pooling: Pooling = "cls"
 
@@ -143,36 +162,35 @@ class ClassifierOrigin(Origin):
         super().check_weights(tokenizer)
 
     def check_labels(self, labels: list[str]) -> None:
-        """Raises UserError where the checkpoint to restore has other labels."""
-        if self.archive and self.archive.labels != labels:
+        """Raises UserError if the checkpoint has other labels."""
+        if isinstance(self.archive, Archive) and self.archive.labels != labels:
             known = ", ".join(self.archive.labels)
-            raise UserError(f"the checkpoint knows the labels {known}, but the data have {', '.join(labels)}")
+            raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
 
     def build(self, labels: list[str]) -> PreTrainedModel:
-        """The network in fp32, with a head over `labels`; with a checkpoint, its weights are still to be restored.
+        """The network in fp32. Lightning restores a checkpoint's weights later.
 
         Args:
-            labels: the names of the classes, in the order of their numbers.
+            labels: names of the classes, in the order of the logits.
         """
-        if self.archive:
-            config = self._config()
-            config.update(self.dropout_changes(config))
-            return self._new_network(config)
-        names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        config = pretrained.load_config(self.name, num_labels=len(labels), **names)
-        config.update(self.dropout_changes(config))
-        network: PreTrainedModel = pretrained.load_weights(AutoModelForSequenceClassification, self.name, config)
+        config = self._config()
+        if self.checkpoint:
+            return self._network(config, pretrained_weights=False)
+        config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
+        network = self._network(config, pretrained_weights=True)
         if self.pooling == "mean":
+            assert isinstance(network, BertForSequenceClassification)
             begin_as_mean(network)
         return network
 
-    @functools.cached_property
-    def archive(self) -> Archive | None:
-        return Archive.of(self.checkpoint) if self.checkpoint else None
 
-    def _new_network(self, config: PretrainedConfig) -> PreTrainedModel:
-        network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        return network
+class FromScratch(TypedDict):
+    """Sizes of a new BERT. `vocab_size` is the approximate size of a tokenizer to train on the corpus."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    vocab_size: NotRequired[int | None]
 
 
 @dataclass(frozen=True)
@@ -180,64 +198,74 @@ class PretrainerOrigin(Origin):
     """The origin of a BERT with its two pre-training heads.
 
     Attributes:
-        from_scratch: sizes of a network that begins from random weights: `hidden_size`, `layers`, `heads`, and
-            `vocab_size` where its tokenizer is to be trained.
+        from_scratch: sizes of a network with random weights; None to start from pretrained ones.
+
+    Raises:
+        UserError: the sizes do not make a BERT.
     """
 
-    from_scratch: Mapping[str, Any] | None = None
+    auto_class = AutoModelForPreTraining
+    archive_class = PretrainerArchive
+
+    from_scratch: FromScratch | None = None
+
+    def __post_init__(self) -> None:
+        if self.from_scratch is None:
+            return
+        smallest = {"hidden_size": 1, "layers": 1, "heads": 1, "vocab_size": _SMALLEST_VOCABULARY}
+        for name, size in self.from_scratch.items():
+            if isinstance(size, int) and size < smallest[name]:
+                raise UserError(f"model.from_scratch: {name} is {size}; it must be {smallest[name]} or more")
+        size, heads = self.from_scratch["hidden_size"], self.from_scratch["heads"]
+        if size % heads:
+            raise UserError(f"model.from_scratch: hidden_size is {size}; it must be a multiple of the {heads} heads")
+
+    @property
+    def _new(self) -> FromScratch | None:
+        """The sizes, if there is no checkpoint."""
+        return None if self.checkpoint else self.from_scratch
 
     @property
     def vocab_size(self) -> int:
-        return int((self.from_scratch or {}).get("vocab_size") or 0)
+        return (self.from_scratch.get("vocab_size") or 0) if self.from_scratch else 0
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        return None if self.vocab_size and not self.checkpoint else super().tokenizer()
+        return None if self._new and self.vocab_size else super().tokenizer()
 
     def longest_input(self) -> int | None:
-        return _NEW_BERT_LENGTH if self.from_scratch else super().longest_input()
+        return _NEW_BERT_LENGTH if self._new else super().longest_input()
 
     def texts_read(self) -> np.ndarray:
-        random = self.from_scratch and not self.checkpoint
-        return np.empty(0, dtype=np.uint64) if random else super().texts_read()
+        return np.empty(0, dtype=np.uint64) if self._new else super().texts_read()
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if self.from_scratch and not self.checkpoint:
+        if self._new:
             return
         if (kind := self._config().model_type) != "bert":
-            raise UserError(f"the model type of {self.name!r} is {kind!r}; pre-training here is BERT's")
+            raise UserError(f"the model type of {self.name!r} is {kind!r}, but BertPretrainer trains BERT only")
         super().check_weights(tokenizer)
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> BertForPreTraining:
-        """The network in fp32; with a checkpoint, its weights are still to be restored.
+        """The network in fp32. Lightning restores a checkpoint's weights later.
 
         Args:
             tokenizer: of the data.
         """
-        config = self.config(tokenizer)
-        config.update(self.dropout_changes(config))
-        if self.checkpoint or self.from_scratch:
-            return self._new_network(config)
-        network: BertForPreTraining = pretrained.load_weights(BertForPreTraining, self.name, config)
+        pretrained_weights = self.checkpoint is None and self.from_scratch is None
+        network = self._network(self.config(tokenizer), pretrained_weights)
+        assert isinstance(network, BertForPreTraining)
         return network
 
     def config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-        """The network's own configuration, before any change for the training, in a copy."""
-        if self.checkpoint or not self.from_scratch:
+        """A copy of the network's configuration, with its own dropout."""
+        if self._new is None:
             return self._config()
         return BertConfig(
             vocab_size=len(tokenizer),
-            hidden_size=self.from_scratch["hidden_size"],
-            num_hidden_layers=self.from_scratch["layers"],
-            num_attention_heads=self.from_scratch["heads"],
-            intermediate_size=4 * self.from_scratch["hidden_size"],
+            hidden_size=self._new["hidden_size"],
+            num_hidden_layers=self._new["layers"],
+            num_attention_heads=self._new["heads"],
+            intermediate_size=4 * self._new["hidden_size"],
             max_position_embeddings=_NEW_BERT_LENGTH,
             pad_token_id=tokenizer.pad_token_id,
         )
-
-    @functools.cached_property
-    def archive(self) -> PretrainerArchive | None:
-        return PretrainerArchive.of(self.checkpoint) if self.checkpoint else None
-
-    def _new_network(self, config: PretrainedConfig) -> BertForPreTraining:
-        network: BertForPreTraining = BertForPreTraining._from_config(config, dtype=torch.float32)
-        return network

@@ -18,7 +18,7 @@ class UsageError(UserError):
 
 
 class Interrupted(BaseException):
-    """A signal ended the command; a training run has saved its checkpoint before.
+    """A signal ended the command. A training run saves its checkpoint first.
 
     Like KeyboardInterrupt, it is a BaseException, so that no `except Exception` swallows it.
     """
@@ -29,7 +29,7 @@ class Interrupted(BaseException):
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk, a quota or a limit on file sizes caused `error`, also if libraries wrapped the cause."""
+    """Whether a full disk, a quota or a file-size limit caused `error`, also if a library wrapped the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
@@ -40,12 +40,12 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def one_line(text: object) -> str:
-    """The text of an exception, which may have many lines, on one line."""
+    """The text of an exception, joined into one line."""
     return " ".join(str(text).split())
 
 
 def tell(error: BaseException) -> int:
-    """Prints `error` as one line on stderr and returns its exit status; SRC_DEBUG=1 adds the traceback."""
+    """Prints `error` as one line on stderr and returns the exit status; SRC_DEBUG=1 adds the traceback."""
     if isinstance(error, Interrupted):
         print(one_line(error), file=sys.stderr)
         return 128 + error.signum

@@ -1,4 +1,4 @@
-"""Faster imports: Python's garbage collector is off while modules load."""
+"""Faster imports: turns Python's garbage collector off while modules load."""
 
 import gc
 import sys
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Imports within it take a quarter less CPU time, and a process that only imports a third less.
+    """Turns garbage collection off within the block, and afterwards excludes what was imported from it.
 
-    Almost everything that a module creates when it is imported lives until the process ends. As the process grows,
-    the collector scans it again and again, and once more at exit. So it is off here, and then never scans what was
-    imported. Nothing changes if all modules were imported before. Measured with torch, Lightning and transformers.
+    Almost everything that an import creates lives until the process ends, but the collector scans it again and again,
+    and once more at exit. Without that, importing torch, Lightning and transformers takes a quarter less CPU time, and
+    a process that does nothing else a third less. If all modules are loaded already, nothing changes.
     """
     enabled, before = gc.isenabled(), len(sys.modules)
     gc.disable()

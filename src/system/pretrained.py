@@ -21,9 +21,9 @@ _SHA256 = {
 }
 
 
-def load_config(name: str, **changes: Any) -> PretrainedConfig:
+def load_config(name: str) -> PretrainedConfig:
     """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
-    config: PretrainedConfig = _load(AutoConfig, name, "a model", **changes)
+    config: PretrainedConfig = _load(AutoConfig, name, "a model")
     return config
 
 

@@ -1,4 +1,4 @@
-"""Handlers that end the process at once on SIGINT and SIGTERM, for everything but a training step."""
+"""Signal handlers for SIGINT and SIGTERM that end the process at once, outside of training steps."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from src.system.errors import Interrupted
 def end_by_signals_at_once() -> None:
     """Restores the default action of SIGINT and SIGTERM, which ends the process.
 
-    A run on several nodes first waits for the other nodes in C++, where no Python handler is called.
+    A run on several nodes waits for the other nodes in C++ first, where Python handlers are not called.
     """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)

@@ -101,7 +101,7 @@ CASES: Cases = {
     "checkpoint with other labels": (
         _ckpt(lambda w: w.altered("other.ckpt", lambda content: content["classifier"].update(labels=["bad", "good"]))),
         MISTAKE,
-        ["the checkpoint knows the labels bad, good, but the data have neg, pos"],
+        ["the checkpoint has the labels bad, good, but the data have neg, pos"],
     ),
 }
 

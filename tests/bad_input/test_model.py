@@ -56,7 +56,7 @@ CASES: Cases = {
             )
         ),
         MISTAKE,
-        ["tokens, but the network knows 1"],
+        ["tokens, but the network has embeddings for 1: "],
     ),
     "dropout over 1": (lambda w: w.fit("--model.hidden_dropout=1.5"), MISTAKE, ["model.hidden_dropout is 1.5"]),
     "learning rate of 0": (lambda w: w.fit("--model.learning_rate=0"), MISTAKE, ["model.learning_rate is 0.0"]),

@@ -31,7 +31,7 @@ CASES: Cases = {
     "heads that cannot share": (
         _pretrain("--model.from_scratch={hidden_size: 16, layers: 1, heads: 3}"),
         MISTAKE,
-        ["hidden_size 16", "3 heads"],
+        ["hidden_size is 16", "3 heads"],
     ),
     "no layers": (
         _pretrain("--model.from_scratch={hidden_size: 16, layers: 0, heads: 2}"),

@@ -1,4 +1,4 @@
-"""Other families of encoders than BERT, tiny, from their configurations, on disk."""
+"""Tiny RoBERTa and DistilBERT models with random weights, saved to disk."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.synthetic import synthetic_reviews
 
 
 def save_roberta_tokenizer(folder: Path) -> Path:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens, of 400 tokens."""
+    """A byte-level BPE tokenizer with RoBERTa's special tokens and a vocabulary of 400."""
     bpe = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     bpe.train_from_iterator(synthetic_reviews(100)["text"], vocab_size=400, special_tokens=special, show_progress=False)
@@ -37,7 +37,7 @@ def save_roberta(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=130,  # two of them come before the first token
+        max_position_embeddings=130,  # RoBERTa does not use the first two
         pad_token_id=tokenizer.pad_token_id,
     )
     RobertaForSequenceClassification(config).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The checkpoint's own sections: read back as they were written, and refused in another format."""
+"""The checkpoint's section: round trip, and the error for another format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_a_section_is_read_back_as_it_was_written(tiny_checkpoint: Path) -> None:
+def test_section_round_trip(tiny_checkpoint: Path) -> None:
     content = read_checkpoint(tiny_checkpoint).content
     once = Archive.of(Checkpoint(tiny_checkpoint, content))
     again = Archive.of(Checkpoint(tiny_checkpoint, content | {Archive.SECTION: once.section}))
@@ -26,7 +26,7 @@ def test_a_section_is_read_back_as_it_was_written(tiny_checkpoint: Path) -> None
 
 @pytest.mark.parametrize("found", [None, FORMAT + 1])
 def test_another_format_is_refused_by_every_command(found: int | None, tiny_checkpoint: Path, run_cli: Run) -> None:
-    """None: a checkpoint from before the format had a number."""
+    """`None` is a checkpoint from before there was a format number."""
     content = torch.load(tiny_checkpoint, weights_only=True)
     del content[Archive.SECTION]["format"]
     content[Archive.SECTION] |= {"format": found} if found else {}

@@ -1,4 +1,4 @@
-"""The classifier as the command line trains and tests it."""
+"""BertClassifier, trained and tested through the command line."""
 
 import json
 import shutil
@@ -35,14 +35,14 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 class Probe(lightning.Callback):
-    """Looks at the network in the middle of a `fit`, as the Trainer left it."""
+    """Records the state of the network at the start of each training step."""
 
     seen: dict[str, Any]
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Two forward passes of one batch, and the mode of every part."""
+        """Two forward passes of one batch, the mode of every module, and the dropout probabilities."""
         with torch.no_grad():
             passes = [pl_module(batch["input_ids"], batch["attention_mask"]) for _ in range(2)]
         Probe.seen = {
@@ -54,7 +54,7 @@ class Probe(lightning.Callback):
 
 
 def _fit(run_cli: Run, *options: str, epochs: int = 1) -> Path:
-    """The run's directory."""
+    """Trains, and returns the run's directory."""
     status, out, err = run_cli("fit", *options, f"--trainer.max_epochs={epochs}")
     assert status == 0, err
     line = next(line for line in out.splitlines() if line.startswith("Best checkpoint: "))
@@ -73,9 +73,9 @@ def _fit(run_cli: Run, *options: str, epochs: int = 1) -> Path:
 def test_dropout_is_on_in_training_unless_it_is_switched_off(
     run_cli: Run, tiny_options: list[str], options: list[str], differ: bool
 ) -> None:
-    """`from_pretrained` gives a network in eval mode, which `fit` does not change (lightning #20105).
+    """`from_pretrained` returns a network in eval mode, which `fit` does not change (lightning #20105).
 
-    Looked at after a validation in mid-epoch, which switches it off for a while.
+    The probe's last look comes after a validation within the epoch, which switches to eval mode and back.
     """
     probe = f"--trainer.callbacks+={__name__}.Probe"
     _fit(run_cli, *tiny_options, *options, probe, "--trainer.val_check_interval=3")
@@ -111,7 +111,7 @@ def test_other_families_work_end_to_end(
 
 
 def _network(checkpoint: Path, tiny_bert: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The weights of a checkpoint in the plain network of transformers."""
+    """A plain `transformers` network with the weights of a checkpoint, and the checkpoint's content."""
     content = torch.load(checkpoint, weights_only=True)
     names = content["classifier"]["labels"]
     network = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=len(names)).eval()
@@ -122,7 +122,7 @@ def _network(checkpoint: Path, tiny_bert: Path) -> tuple[nn.Module, dict[str, An
 def test_figures_of_a_test_are_those_of_scikit_learn(
     run_cli: Run, tiny_options: list[str], tiny_bert: Path, tmp_path: Path
 ) -> None:
-    """Five classes, batches of unequal size and loss; over rows, not over batches."""
+    """Five classes, and a last batch that is smaller: metrics are means over rows, not over batches."""
     frame = synthetic_reviews(200).sample(frac=1, random_state=0, ignore_index=True)
     names = ["awful", "bad", "fair", "good", "great"]
     frame["label"] = [names[i % 5] for i in range(200)]
@@ -161,7 +161,7 @@ def test_figures_of_a_test_are_those_of_scikit_learn(
 def test_training_loss_of_an_epoch_is_the_mean_over_rows(
     run_cli: Run, tiny_options: list[str], tiny_bert: Path
 ) -> None:
-    """With a rate of next to nothing the weights stay, so the loss of all rows at once is what must come out."""
+    """With a learning rate near 0 the weights do not change, so it must equal the loss of all rows in one batch."""
     still = ["--model.learning_rate=1e-30", "--model.hidden_dropout=0", "--model.attention_dropout=0"]
     run = _fit(run_cli, *tiny_options, *still, "--data.batch_size=7", "--data.train_size=45")
     logged = pd.read_csv(run / "metrics.csv")["train/loss_epoch"].dropna().item()
@@ -177,7 +177,7 @@ def test_training_loss_of_an_epoch_is_the_mean_over_rows(
 
 
 class RemovesFolder(lightning.Callback):
-    """Takes the pretrained model away once training has begun."""
+    """Deletes the pretrained model when training starts."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -186,7 +186,7 @@ class RemovesFolder(lightning.Callback):
         shutil.rmtree(self.folder)
 
 
-def test_what_was_read_is_on_record_though_the_folder_goes_away(
+def test_checkpoint_has_the_texts_read_although_the_pretrained_folder_is_deleted(
     run_cli: Run, tiny_options: list[str], tiny_bert: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pretrained"
@@ -235,14 +235,14 @@ def test_labels_get_into_the_configuration(tiny_checkpoint: Path) -> None:
         ("learning_rate", float("nan"), "must be positive"),
     ],
 )
-def test_options_that_make_no_sense_are_named(option: str, value: float, words: str) -> None:
+def test_options_out_of_range_are_refused(option: str, value: float, words: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{option} is .*; it {words}"):
         BertClassifier(**{option: value})
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
-def test_compiled_it_computes_the_same(run_cli: Run, tiny_options: list[str]) -> None:
+def test_torch_compile_changes_nothing_but_rounding(run_cli: Run, tiny_options: list[str]) -> None:
     options = ["--model.hidden_dropout=0", "--model.attention_dropout=0", "--data.group_by_length=true"]
     runs = [_fit(run_cli, *tiny_options, *options, f"--model.torch_compile={on}") for on in ("false", "true")]
     plain, compiled = (torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in runs)
@@ -253,7 +253,7 @@ def test_compiled_it_computes_the_same(run_cli: Run, tiny_options: list[str]) ->
     assert status == 0, err
 
 
-def test_lightnings_own_loading_gives_the_classifier(tiny_checkpoint: Path) -> None:
+def test_load_from_checkpoint_gives_the_classifier(tiny_checkpoint: Path) -> None:
     module = BertClassifier.load_from_checkpoint(tiny_checkpoint)
     texts = ["great film", "an awful, awful plot"]
     loaded = load(tiny_checkpoint)
@@ -264,7 +264,7 @@ def test_lightnings_own_loading_gives_the_classifier(tiny_checkpoint: Path) -> N
 
 
 def test_sums_stay_exact_in_half_precision(run_cli: Run, tiny_options: list[str]) -> None:
-    """In bfloat16 a sum over rows does not grow beyond 256."""
+    """In bfloat16, a sum over rows stops growing at 256."""
     sizes = ["--data.train_size=8", "--data.val_size=4000", "--data.test_size=0", "--data.max_length=8"]
     frame = synthetic_reviews(4100)
     frame.to_csv("many.csv", index=False)
@@ -279,7 +279,7 @@ def test_sums_stay_exact_in_half_precision(run_cli: Run, tiny_options: list[str]
 
 
 def test_rows_are_counted_in_integers(run_cli: Run, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count in float32 stops at 16.7 million."""
+    """In float32, a count stops growing at 16.7 million."""
     seen = []
     monkeypatch.setattr(
         BertClassifier,

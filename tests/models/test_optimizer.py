@@ -1,4 +1,4 @@
-"""AdamW's groups, the schedule and the exact number of steps."""
+"""AdamW's parameter groups, the schedule and the number of steps."""
 
 import math
 import re
@@ -84,10 +84,10 @@ def test_total_is_exact(
 
 
 @pytest.mark.parametrize("limit", ["4", "0.7"])
-def test_rate_falls_over_the_batches_that_are_used(
+def test_schedule_follows_limit_train_batches(
     run_cli: Run, tiny_options: list[str], tmp_path: Path, limit: str
 ) -> None:
-    """Of 6 batches an epoch, 4 are."""
+    """4 of the 6 batches in an epoch."""
     options = ["--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", f"--trainer.limit_train_batches={limit}"]
     status, _, err = run_cli("fit", *tiny_options, *options)
     assert status == 0, err
@@ -95,7 +95,7 @@ def test_rate_falls_over_the_batches_that_are_used(
     assert rates == pytest.approx([5e-5 * (8 - step) / 8 for step in range(8)], abs=1e-15)
 
 
-def test_a_run_that_only_time_limits_needs_a_constant_rate(
+def test_a_run_limited_by_time_only_needs_a_constant_learning_rate(
     run_cli: Run, tiny_options: list[str], tmp_path: Path
 ) -> None:
     options = ["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01", "--trainer.log_every_n_steps=1"]
@@ -111,8 +111,8 @@ def test_a_run_that_only_time_limits_needs_a_constant_rate(
     assert set(pd.read_csv(tmp_path / "lightning_logs/version_0/metrics.csv")["lr"].dropna()) == {5e-5}
 
 
-def test_rate_of_a_run_ends_one_step_before_zero(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
-    """48 rows in batches of 5, accumulated by 3: 4 steps an epoch, 8 in all, the last of each epoch a short one."""
+def test_last_step_is_one_before_a_learning_rate_of_zero(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
+    """48 rows, batch size 5, 3 batches a step: 4 steps per epoch, the last one smaller; 8 steps in all."""
     options = ["--data.batch_size=5", "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=2"]
     status, _, err = run_cli("fit", *tiny_options, *options, "--trainer.log_every_n_steps=1")
     assert status == 0, err
@@ -147,7 +147,7 @@ def test_layer_decay_and_weight_decay(family: str, tiny_bert: Path, tmp_path: Pa
     assert seen == {0, 1, 2, 3}
 
 
-def test_the_head_learns_at_its_own_rate(tiny_bert: Path) -> None:
+def test_head_learning_rate(tiny_bert: Path) -> None:
     model = _model("bert", tiny_bert, tiny_bert)
     head = set(model.classifier.parameters())
     for group in parameter_groups(model, 1e-4, 0.01, 1.0, head_learning_rate=1e-3):
@@ -155,7 +155,7 @@ def test_the_head_learns_at_its_own_rate(tiny_bert: Path) -> None:
         assert group["lr"] in (1e-3, 1e-4)
 
 
-def test_without_decay_there_is_one_group(tiny_bert: Path) -> None:
+def test_one_group_without_decay(tiny_bert: Path) -> None:
     groups = parameter_groups(_model("bert", tiny_bert, tiny_bert), 5e-5, 0.0, 1.0)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(5e-5, 0.0)]
 

@@ -1,4 +1,4 @@
-"""The pre-trainer computes what `BertForPreTraining` computes, with less work."""
+"""BertPretrainer gives the losses, gradients and logits of `BertForPreTraining`."""
 
 import copy
 from collections.abc import Callable
@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM, BertForPreTraining
 
-from src.models.kernels.last_layer import compute_last_layer_where_chosen
+from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.models.pretrainer import BertPretrainer
 
 _LENGTHS = (23, 9, 11, 17)
 
 
 def _batch(pairs: bool = True) -> dict[str, torch.Tensor]:
-    """Rows of several lengths; one without a masked token."""
+    """Rows of different lengths, one of them without a masked token."""
     generator = torch.Generator().manual_seed(2)
     shape = (len(_LENGTHS), max(_LENGTHS))
     positions = torch.arange(max(_LENGTHS))
@@ -37,7 +37,7 @@ def _batch(pairs: bool = True) -> dict[str, torch.Tensor]:
 
 
 class _Trainer(SimpleNamespace):
-    """As much of a Trainer as a training step asks for, of one process."""
+    """The parts of a single-process Trainer that a training step uses."""
 
     def __init__(self, pairs: bool) -> None:
         corpus = SimpleNamespace(hashes=lambda: np.empty(0, dtype=np.uint64))
@@ -96,7 +96,7 @@ def test_heads_give_the_logits_of_transformers_at_the_chosen_positions(
     torch.testing.assert_close(answers, expected.seq_relationship_logits, atol=1e-5, rtol=0)
 
 
-def test_a_batch_without_a_masked_token_has_a_loss_of_its_pairs_alone(make: Callable[[bool], BertPretrainer]) -> None:
+def test_a_batch_without_masked_tokens_has_the_loss_of_its_pairs_only(make: Callable[[bool], BertPretrainer]) -> None:
     module, batch = make(True), _batch()
     batch["labels"][:] = -100
     loss = module.training_step(batch, 0)
@@ -116,8 +116,8 @@ def test_vocabulary_head_is_computed_at_masked_positions_only(make: Callable[[bo
     assert shapes == {"head": (int(masked.sum()),), "feed-forward": (len(_LENGTHS), 1 + int(masked.max()))}
 
 
-def test_names_of_the_weights_stay_those_of_transformers(tiny_bert: Path) -> None:
+def test_names_of_weights_are_those_of_transformers(tiny_bert: Path) -> None:
     network = BertForPreTraining.from_pretrained(tiny_bert)
     names = list(copy.deepcopy(network).state_dict())
-    compute_last_layer_where_chosen(network)
+    compute_last_layer_at_cls_only(network)
     assert list(network.state_dict()) == names

@@ -1,4 +1,4 @@
-"""Means by weight, and what becomes of a loss that diverged."""
+"""Weighted means, also of a loss that has diverged to NaN."""
 
 import math
 
@@ -8,7 +8,7 @@ from torchmetrics import MeanMetric
 from src.models.running_means import WeightedMean
 
 
-def test_is_the_mean_of_torchmetrics() -> None:
+def test_equals_the_mean_of_torchmetrics() -> None:
     ours, theirs = WeightedMean(), MeanMetric()
     for seed in range(3):
         values, weights = torch.rand(2, 7 + seed, generator=torch.Generator().manual_seed(seed))
@@ -17,10 +17,10 @@ def test_is_the_mean_of_torchmetrics() -> None:
     torch.testing.assert_close(ours.compute(), theirs.compute())
 
 
-def test_a_value_that_is_not_a_number_is_not_left_out() -> None:
+def test_nan_counts() -> None:
     mean = WeightedMean()
     mean.update(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 1.0]))
     assert math.isnan(mean.compute())
     mean.reset()
     mean.update(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0]))
-    assert mean.compute() == 1.0, "begins anew, and a weight of 0 leaves a value out"
+    assert mean.compute() == 1.0, "reset works, and a value with weight 0 does not count"

@@ -1,43 +1,42 @@
-"""A head that is right about the training rows before fine-tuning begins.
+"""Linear probe: sets the classification head by logistic regression on frozen features before fine-tuning.
 
-A random head at first asks of the pretrained weights what means nothing, and distorts what they know; with few labels
-there are too few steps to mend it. Probing first, that is logistic regression on what the head reads of the rows while
-the network stays as it is, gives fine-tuning a head to begin with (Kumar et al. 2022, arXiv 2202.10054).
+A random head sends uninformative gradients into the pretrained weights and distorts their features. With few labels
+there are too few steps to repair that. A fitted head avoids it (Kumar et al. 2022, arXiv 2202.10054).
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from src.system.errors import UserError
 
 _PENALTY = 0.1
-"""On the sum of the head's squared weights, beside the mean loss: measured in docs/experiments/recipes.md."""
+"""Weight of the sum of the head's squared weights, beside the mean loss: measured in docs/experiments/recipes.md."""
 
 
-def probe(network: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
-    """Sets the classifier's head by logistic regression, in place, and leaves all else as it was.
+def probe(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> float:
+    """Fits the classification head, in place, and leaves all other weights unchanged.
 
     Args:
-        network: a classifier of `transformers` whose head ends with a linear layer that reads a vector a row.
+        network: a classifier whose head ends with a linear layer over one vector per row.
         batches: of `input_ids`, `attention_mask` and `labels`, on the network's device.
 
     Returns:
-        The share of the rows that the head gets right.
+        The head's accuracy on these rows.
 
     Raises:
-        UserError: it has no such head.
+        UserError: the network has no such head.
     """
     head = head_of(network)
     vectors: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
 
-    def keep(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        if given[0].dim() != 2:
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].dim() != 2:
             raise _no_head(network)
-        vectors.append(given[0].detach().cpu())  # the rest is done there: not every GPU has float64
+        vectors.append(inputs[0].detach().cpu())  # the fit runs there: not every GPU has float64
 
     handle = head.register_forward_pre_hook(keep)
     training = network.training
@@ -45,7 +44,7 @@ def probe(network: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> flo
     try:
         with torch.no_grad():
             for batch in batches:
-                # not by calling it: a network that is to be compiled would be compiled for this too
+                # `forward`, since calling the network would compile it for this pass if torch_compile is set
                 network.forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
                 labels.append(batch["labels"].cpu())
     finally:
@@ -84,8 +83,8 @@ def logistic_regression(
     return weight.detach(), bias.detach()
 
 
-def head_of(network: Any) -> nn.Linear:
-    """The last linear layer, with an output a label, whatever a family calls it.
+def head_of(network: PreTrainedModel) -> nn.Linear:
+    """The last linear layer, which has one output per label whatever a family calls it.
 
     Raises:
         UserError: there is none.
@@ -96,8 +95,8 @@ def head_of(network: Any) -> nn.Linear:
     return last
 
 
-def _no_head(network: Any) -> UserError:
-    kind = network.config.model_type
+def _no_head(network: PreTrainedModel) -> UserError:
     return UserError(
-        f"model.linear_probe needs a head that reads a vector a review, which a model of the type {kind!r} has not"
+        "model.linear_probe needs a linear head with a bias that reads one vector per review, which model type "
+        f"{network.config.model_type!r} does not have: set it to false"
     )

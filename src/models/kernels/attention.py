@@ -1,8 +1,9 @@
-"""Attention with dropout on a CPU, for the `transformers` networks that attend by SDPA.
+"""SDPA attention with dropout on a CPU, for `transformers` networks.
 
-SDPA has no fused CPU kernel with dropout. Its general one goes over tensors of (rows, heads, tokens, tokens) a dozen
-times, 100 MB each for 8 × 512 tokens and 12 heads, and saves three of them for the backward pass. Here as many rows at
-a time are done as the processor's cache holds, and what is saved is one such tensor, and a mask of a byte an element.
+PyTorch has no fused CPU kernel for attention with dropout. Its general kernel makes a dozen passes over tensors of
+shape (rows, heads, tokens, tokens), 100 MB each for 8 × 512 tokens and 12 heads, and saves three for the backward pass.
+Here attention is computed for as many rows at a time as fit into the processor's cache. It saves one such tensor, and a
+mask of one byte per element.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from src.models.kernels.dropout_masks import as_factors, keep_mask, kept_scale
 
 ATTENTION = "sdpa_fast_dropout"
 
-# of the scores of some rows, 8 MB in fp32: two such buffers and what is saved fit a cache of 32 MB
+# attention scores per block of rows: 8 MB in fp32, so that two buffers and what is saved fit a cache of 32 MB
 _ELEMENTS_AT_ONCE = 1 << 21
 
 
@@ -32,13 +33,16 @@ def attention_with_dropout(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """SDPA as `transformers` calls it, for (rows, heads, tokens, size); where nothing is dropped, its own kernel."""
-    encoder = not getattr(module, "is_causal", True) and key.shape[1] == query.shape[1] and not kwargs.get("cache")
-    usual = attention_mask is None or (attention_mask.dim() == 4 and not attention_mask.requires_grad)
-    special = any(kwargs.get(name) is not None for name in ("position_bias", "is_causal"))
-    # in bf16, SDPA's own computes the probabilities in fp32
-    exact = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
-    if not dropout or not exact or not encoder or not usual or special:
+    """An attention function for `transformers`: query, key and value have the shape (rows, heads, tokens, size).
+
+    It calls PyTorch's SDPA unless there is dropout on a CPU in fp32 or fp64, in a plain encoder.
+    """
+    # in bf16, SDPA computes the probabilities in fp32
+    on_cpu = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
+    in_encoder = not getattr(module, "is_causal", True) and key.shape[1] == query.shape[1]
+    plain_mask = attention_mask is None or (attention_mask.dim() == 4 and not attention_mask.requires_grad)
+    special = any(kwargs.get(name) is not None for name in ("cache", "is_causal", "position_bias"))
+    if not dropout or not on_cpu or not in_encoder or not plain_mask or special:
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -77,7 +81,7 @@ class _Attention(torch.autograd.Function):
             torch.matmul(kept, value[rows], out=result[rows])
         ctx.save_for_backward(query, key, value, probabilities, keep)
         ctx.scale, ctx.kept_scale = scale, kept_scale(p)
-        return result.mul_(ctx.kept_scale)  # the factors go onto the small tensors
+        return result.mul_(ctx.kept_scale)  # scales the small tensors, not the probabilities
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -98,7 +102,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _blocks(like: torch.Tensor, n_buffers: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
-    """The rows of `like`, some at a time, with buffers of their shape that are the same memory each time."""
+    """Slices of the rows of `like`, each with buffers of its shape, which reuse the same memory."""
     n_rows = like.shape[0]
     at_once = max(1, min(n_rows, _ELEMENTS_AT_ONCE // like[0].numel()))
     buffers = [like.new_empty((at_once, *like.shape[1:])) for _ in range(n_buffers)]
@@ -107,6 +111,6 @@ def _blocks(like: torch.Tensor, n_buffers: int) -> Iterator[tuple[slice, list[to
         yield rows, [buffer[: rows.stop - rows.start] for buffer in buffers]
 
 
-# by name, as `transformers` finds the attention and the kind of mask that it takes
+# `transformers` finds an attention function, and the function that makes its mask, by name
 AttentionInterface.register(ATTENTION, attention_with_dropout)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)

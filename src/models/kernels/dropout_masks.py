@@ -1,9 +1,8 @@
-"""Which elements dropout keeps, drawn at the speed of the memory: 16-bit slices of 64-bit draws.
+"""Dropout masks drawn fast on a CPU: each 64-bit random number gives four elements.
 
-PyTorch draws a dropout mask on a CPU one number at a time in one thread (`bernoulli_`): 11 ms for a tensor of 8 reviews
-× 512 tokens × 384, and 16 times that for the attention probabilities of one layer. A 64-bit draw holds four slices that
-are uniform over 65,536 values; comparing each with p · 65,536 drops with the probability p rounded to a 65,536th, and
-what is kept is scaled by exactly that.
+PyTorch's `bernoulli_` draws one number per element in one thread: 11 ms for 8 reviews × 512 tokens × 384, and 16 times
+that for the attention probabilities of one layer. Here each 16-bit slice of a 64-bit number is compared with
+p · 65,536. So p is rounded to a multiple of 1/65,536, and kept elements are scaled by the rounded value.
 """
 
 import numpy as np
@@ -13,20 +12,20 @@ _VALUES = 1 << 16
 
 
 def kept_scale(p: float) -> float:
-    """The factor on what is kept: 1 over the probability with which `keep_mask` keeps."""
+    """The factor on kept elements: 1 over the probability that `keep_mask` keeps one."""
     return _VALUES / (_VALUES - _dropped(p))
 
 
 def keep_mask(shape: torch.Size, p: float, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Which elements stay, boolean of `shape`, each with a probability of 1 - p. torch's seed determines them.
+    """Draws which elements are kept: boolean of `shape`, determined by torch's seed.
 
     Args:
         shape: of the mask.
-        p: the probability of being dropped, below 1.
-        out: where to write it, boolean of `shape`.
+        p: the probability of dropping an element, below 1.
+        out: the tensor to write to, boolean of `shape`.
     """
     n = shape.numel()
-    # numpy's SFC64 draws in half the time of torch's own `random_`, which is a serial Mersenne Twister
+    # numpy's SFC64 takes half the time of torch's `random_`, a serial Mersenne Twister
     seed = int(torch.empty((), dtype=torch.int64).random_())
     draws = np.random.SFC64(seed).random_raw((n + 3) // 4)
     slices = torch.from_numpy(draws.view(np.int16))[:n].view(shape)  # uniform over -32,768 … 32,767
@@ -34,9 +33,9 @@ def keep_mask(shape: torch.Size, p: float, out: torch.Tensor | None = None) -> t
 
 
 def as_factors(keep: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Writes 1 where an element stays and 0 elsewhere, in the type of `out`, and returns it.
+    """Writes 1 for kept elements and 0 for dropped ones to `out`, in its dtype, and returns it.
 
-    A product with a boolean tensor takes two to three times as long: only conversions from bytes are vectorised.
+    Multiplying by a boolean tensor takes two to three times as long: PyTorch vectorises the conversion of bytes only.
     """
     return out.copy_(keep.view(torch.uint8))
 

@@ -1,4 +1,4 @@
-"""The head that training begins with: logistic regression on what it reads."""
+"""The linear probe: a head fitted by logistic regression before training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def _batches(n: int = 3) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def test_is_sklearns_logistic_regression() -> None:
+def test_logistic_regression_equals_sklearns() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 5, generator=generator).double(), torch.randint(3, (60,), generator=generator)
     weight, bias = linear_probe.logistic_regression(x, y, classes=3, penalty=0.05)
@@ -63,11 +63,11 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
             network(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits.argmax(dim=1) == b["labels"]
             for b in _batches()
         ]
-    assert share == pytest.approx(float(torch.cat(right).double().mean())), "dropout is off while it looks"
+    assert share == pytest.approx(float(torch.cat(right).double().mean())), "dropout is off in the probe"
 
 
 class First(lightning.Callback):
-    """Keeps the head as it is before the first step."""
+    """Keeps the head's weights from before the first step."""
 
     head: torch.Tensor
 
@@ -75,7 +75,7 @@ class First(lightning.Callback):
         First.head = pl_module.model.classifier.weight.detach().clone()
 
 
-def test_a_fit_begins_with_it_whatever_the_seed_and_a_resumed_one_does_not(
+def test_fit_starts_with_the_probe_for_every_seed_but_not_when_resumed(
     run_cli: Run, tiny_options: list[str], tmp_path: Path
 ) -> None:
     options = [*tiny_options, "--model.linear_probe=true", f"--trainer.callbacks+={__name__}.First"]
@@ -95,7 +95,7 @@ def test_a_fit_begins_with_it_whatever_the_seed_and_a_resumed_one_does_not(
     assert torch.equal(First.head, trained)
 
 
-def test_a_search_for_the_learning_rate_comes_before_it(run_cli: Run, tiny_options: list[str]) -> None:
+def test_learning_rate_finder_runs_before_it(run_cli: Run, tiny_options: list[str]) -> None:
     finder = "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"
     search = [finder, "--trainer.callbacks.num_training_steps=6", "--trainer.callbacks.early_stop_threshold=null"]
     probe = [f"--trainer.callbacks+={__name__}.First", "--model.linear_probe=true", "--trainer.max_steps=1"]
@@ -104,12 +104,12 @@ def test_a_search_for_the_learning_rate_comes_before_it(run_cli: Run, tiny_optio
     assert out.count("Linear probe: right about ") == 1
 
 
-def test_a_head_that_reads_each_token_is_named(tiny_bert: Path) -> None:
+def test_heads_without_one_vector_per_review_are_refused(tiny_bert: Path) -> None:
     network: Any = AutoModelForTokenClassification.from_pretrained(tiny_bert, num_labels=3)
     with pytest.raises(
-        UserError, match=r"^model.linear_probe needs a head that reads a vector a review, which a model "
+        UserError, match=r"^model.linear_probe needs a linear head .* that reads one vector per review, "
     ):
         linear_probe.probe(network, _batches())
     network.classifier = torch.nn.Linear(32, 3, bias=False)
-    with pytest.raises(UserError, match=r"of the type 'bert' has not$"):
+    with pytest.raises(UserError, match=r"model type 'bert' does not have: set it to false$"):
         linear_probe.probe(network, _batches())

@@ -1,4 +1,4 @@
-"""A top layer that begins as the mean over the tokens."""
+"""Mean pooling: a top layer initialised so that [CLS] is the mean over the tokens."""
 
 import copy
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_the_head_reads_the_mean_of_the_layer_below(tiny_bert: Path) -> None:
     assert changed
 
 
-def test_all_of_it_is_trained(tiny_bert: Path, run_cli: Run, tiny_options: list[str]) -> None:
+def test_all_weights_of_the_layer_are_trained(tiny_bert: Path, run_cli: Run, tiny_options: list[str]) -> None:
     status, _, err = run_cli("fit", *tiny_options, "--model.pooling=mean", "--trainer.max_epochs=2")
     assert status == 0, err
     trained = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]

@@ -1,4 +1,4 @@
-"""One answer from the windows of a review."""
+"""The mean of the logits over a review's windows."""
 
 import torch
 
@@ -11,7 +11,7 @@ def test_mean_over_windows() -> None:
     assert mean_over_windows(logits, review, 3).tolist() == [[1.0, 2.0], [0.0, -2.0], [4.0, 5.5]]
 
 
-def test_mixed_precision_does_not_round_it_nor_one_review_spoil_another() -> None:
+def test_no_rounding_in_mixed_precision_and_no_leak_between_reviews() -> None:
     logits = torch.tensor([[1.001, 2.0], [1.003, 4.0], [torch.inf, 0.0]])
     with torch.autocast("cpu", torch.bfloat16):
         found = mean_over_windows(logits, torch.tensor([0, 0, 1]), 2)

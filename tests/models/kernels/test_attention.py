@@ -1,6 +1,6 @@
-"""Attention with dropout: plain attention where all is kept, SDPA's distribution, and the right gradient.
+"""Attention with dropout: equal to plain attention without dropout, SDPA's distribution, and the right gradient.
 
-Each with all rows at once, and with as few at a time as long reviews leave.
+Each test runs with all rows in one block, and with few or one row per block.
 """
 
 import copy
@@ -18,7 +18,7 @@ from src.models.kernels.dropout import use_fast_dropout
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 
 
-# scores of 2 heads: one row's, two rows' of 20 tokens each, so that one of three is left over, and more than there are
+# blocks of one row; of two rows (2 heads, 20 tokens), so that one of three rows is left over; of all rows
 @pytest.fixture(autouse=True, params=[1, 2 * 2 * 20 * 20, 1 << 21])
 def elements_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_ELEMENTS_AT_ONCE", request.param)
@@ -31,8 +31,8 @@ def network(tiny_bert: Path) -> nn.Module:
 
 
 @pytest.mark.parametrize("cls_only", [False, True])
-def test_attention_has_the_plain_gradients_where_all_is_kept(network: nn.Module, cls_only: bool) -> None:
-    """With so small a p that its threshold rounds to 0, what computes is the path with dropout, which drops nothing."""
+def test_attention_has_the_plain_gradients_if_nothing_is_dropped(network: nn.Module, cls_only: bool) -> None:
+    """With p = 1e-7, which rounds to a threshold of 0, the code with dropout runs and drops nothing."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 1e-7
@@ -57,7 +57,7 @@ def test_attention_has_the_plain_gradients_where_all_is_kept(network: nn.Module,
 
 
 def test_attention_drops_probabilities_without_bias() -> None:
-    """The mean over many masks is the attention without dropout, and the spread is as SDPA's."""
+    """The mean over many masks is the attention without dropout, and the distribution is SDPA's."""
     torch.manual_seed(4)
     query, key, value = (torch.randn(1, 2, 6, 4) for _ in range(3))
     mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
@@ -68,7 +68,7 @@ def test_attention_drops_probabilities_without_bias() -> None:
     mine = _Attention.apply(*many, mask, 0.3, 0.5)
     assert torch.allclose(mine.mean(dim=0), exact[0], atol=0.06)
     assert torch.allclose(mine.std(dim=0), theirs.std(dim=0), rtol=0.1)
-    # rounded, since a few masks give the same few values, but for the last bit
+    # rounded, since the few distinct values differ in the last bit
     mine, theirs = (each[:, 0, 0, 0].round(decimals=4).numpy() for each in (mine, theirs))
     assert stats.ks_2samp(mine, theirs).pvalue > 1e-3
 
@@ -82,8 +82,8 @@ def test_attention_gradient_with_dropout_is_the_numerical_one() -> None:
     assert torch.autograd.gradcheck(attend, inputs)
 
 
-def test_in_bf16_sdpas_own_kernel_computes(network: nn.Module) -> None:
-    """It has the probabilities in fp32."""
+def test_bf16_uses_sdpa(network: nn.Module) -> None:
+    """SDPA computes the probabilities in fp32."""
     use_fast_dropout(network)
     query, key, value = (torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3))
     self_attention = network.bert.encoder.layer[0].attention.self

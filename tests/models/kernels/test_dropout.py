@@ -1,4 +1,4 @@
-"""Fast dropout is torch's where nothing is dropped, and has the right gradient."""
+"""Fast dropout: seeded, unchanged results where nothing is dropped, and the right gradient."""
 
 import copy
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_mask_follows_torchs_seed() -> None:
     assert not torch.equal(first, second)
 
 
-def test_identity_where_nothing_is_dropped() -> None:
+def test_identity_if_nothing_is_dropped() -> None:
     x = torch.randn(5, 6)
     assert torch.equal(FastDropout(0.5).eval()(x), x)
     assert torch.equal(FastDropout(0.0)(x), x)
@@ -42,11 +42,10 @@ def test_gradient_is_the_mask() -> None:
     assert set(x.grad.unique().tolist()) == {0.0, 65536 / (65536 - 16384)}
 
 
-def test_network_in_eval_and_without_dropout_stays_as_it_is(network: nn.Module) -> None:
+def test_network_in_eval_mode_gives_the_same_logits(network: nn.Module) -> None:
     plain = copy.deepcopy(network)
-    n = sum(type(module) is nn.Dropout for module in plain.modules())
-    assert use_fast_dropout(network) == n > 0
-    assert use_fast_dropout(network) == 0
+    use_fast_dropout(network)
+    assert {type(module) for module in network.modules() if isinstance(module, nn.Dropout)} == {FastDropout}
     assert plain.config.to_dict() == network.config.to_dict()
     ids = torch.randint(5, 40, (3, 20))
     mask = torch.ones_like(ids)

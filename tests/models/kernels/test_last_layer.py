@@ -1,4 +1,4 @@
-"""The last layer at [CLS] alone gives what the whole layer gives."""
+"""The last layer computed at [CLS] only gives the same results as the whole layer."""
 
 import copy
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from src.models.kernels.last_layer import ClsOnlyBertLayer, compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import PartialBertLayer, compute_last_layer_at_cls_only
 from tests.models.families import save_distilbert, save_roberta
 
 _LENGTHS = (23, 1, 11, 17)
@@ -57,7 +57,7 @@ def test_logits_and_gradients_are_those_of_the_whole_layer(
         torch.testing.assert_close(its_gradients[name], gradient, rtol=0, atol=1e-6, msg=name)
 
 
-def test_what_is_behind_the_mask_changes_nothing(plain: BertForSequenceClassification) -> None:
+def test_masked_tokens_change_nothing(plain: BertForSequenceClassification) -> None:
     compute_last_layer_at_cls_only(plain)
     plain.eval()
     batch = _batch(masked=True)
@@ -77,25 +77,25 @@ def test_dropout_is_on_in_training(plain: BertForSequenceClassification) -> None
     assert last(states, masks).shape == (2, 1, 32)
 
 
-def test_names_and_files_stay_as_they_are(plain: BertForSequenceClassification, tmp_path: Path) -> None:
+def test_names_and_files_are_unchanged(plain: BertForSequenceClassification, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     compute_last_layer_at_cls_only(plain)
     assert list(plain.state_dict()) == list(before)
     plain.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert not any(isinstance(module, ClsOnlyBertLayer) for module in loaded.modules())
+    assert not any(isinstance(module, PartialBertLayer) for module in loaded.modules())
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_only_the_last_layer_of_bert_is_changed(plain: BertForSequenceClassification) -> None:
     compute_last_layer_at_cls_only(plain)
-    assert [isinstance(layer, ClsOnlyBertLayer) for layer in plain.bert.encoder.layer] == [False, True]
+    assert [isinstance(layer, PartialBertLayer) for layer in plain.bert.encoder.layer] == [False, True]
     assert not compute_last_layer_at_cls_only(plain), "done already"
 
 
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])
-def test_other_families_are_left_alone(tiny_bert: Path, tmp_path: Path, family: str) -> None:
+def test_other_families_are_unchanged(tiny_bert: Path, tmp_path: Path, family: str) -> None:
     folder = save_roberta(tmp_path) if family == "roberta" else save_distilbert(tmp_path, tiny_bert / "vocab.txt")
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
