@@ -14,7 +14,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,9 +22,16 @@ from transformers import (
 from src.data.tokenization import Encoder
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError, one_line
+from src.system.pretrained import read_tokenizer
 
 FORMAT = 2
 """Version of the sections below; raised when their layout or meaning changes."""
+
+_TOKENIZER_FILES = {
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja"),
+}
+"""A checkpoint may come from a stranger, so nothing else is written to the disk."""
 
 _WEIGHTS = "model."
 """Prefix of the network's weights in a checkpoint's state_dict."""
@@ -148,12 +154,17 @@ def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 
 
 def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
-    """The tokenizer that `tokenizer_to_files` turned into `files`."""
+    """The tokenizer that `tokenizer_to_files` turned into `files`.
+
+    Raises:
+        UserError: there is a file that no tokenizer of `transformers` has, such as a Python module.
+    """
+    if unknown := sorted(set(files) - _TOKENIZER_FILES):
+        raise UserError(f"the checkpoint's tokenizer has the file {unknown[0]!r}, which is none of a tokenizer's files")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            (Path(folder) / Path(name).name).write_text(content, "utf-8")
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        return tokenizer
+            (Path(folder) / name).write_text(content, "utf-8")
+        return read_tokenizer(Path(folder))
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------

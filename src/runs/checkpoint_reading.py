@@ -1,6 +1,8 @@
 """Reads checkpoint files, without running code from them and without importing Lightning."""
 
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
+        _verify(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "unsupported" in str(error).lower():
@@ -53,11 +56,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
     return Checkpoint(path, content)
+
+
+def _verify(path: Path) -> None:
+    """Compares the content with its checksums, which a memory-mapped read does not do.
+
+    A checkpoint is a zip file of uncompressed entries, for each of which torch stores the CRC-32.
+
+    Raises:
+        zipfile.BadZipFile: a byte has changed, or it is no such file.
+    """
+    with zipfile.ZipFile(path) as entries:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
+            raise zipfile.BadZipFile("an entry is compressed")  # a memory-mapped read would take it for weights
+        if damaged := entries.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
 
 
 def changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -38,6 +38,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer whose files are in a folder that holds no model.
+
+    Raises:
+        UserError: they are no tokenizer, or one that needs its own code, which is never run.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # these libraries raise errors of many classes
+        raise UserError(f"the tokenizer cannot be read: {one_line(error)[:300]}") from error
+    return tokenizer
+
+
 def check_weights(name: str) -> None:
     """Downloads the weights of `name` if they are on the Hub, and checks that the files are complete.
 

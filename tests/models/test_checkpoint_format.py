@@ -1,5 +1,6 @@
 """The checkpoint's section: round trip, and the error for another format."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,3 +44,24 @@ def test_another_format_is_refused_by_every_command(found: int | None, tiny_chec
         assert status == 1
         assert f"old.ckpt was written by another version of this program (format {found or 1}; " in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("with_code", [True, False], ids=["code", "auto_map alone"])
+def test_code_of_a_stranger_is_not_run(with_code: bool, tiny_checkpoint: Path, run_cli: Run) -> None:
+    """A tokenizer may name a class of its own (auto_map); no question is asked, and none of its code is written."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    files = content[Archive.SECTION]["tokenizer"]
+    settings = json.loads(files["tokenizer_config.json"]) | {"auto_map": {"AutoTokenizer": [None, "mine.Mine"]}}
+    files["tokenizer_config.json"] = json.dumps(settings)
+    if with_code:
+        files["mine.py"] = "from pathlib import Path\nPath('ran').touch()\nclass Mine: pass\n"
+    torch.save(content, "stranger.ckpt")
+    Path("in.csv").write_text("text\nyes\n")
+    status, out, err = run_cli("predict", "--ckpt_path=stranger.ckpt", "--input=in.csv", "--output=out.csv")
+    assert not Path("ran").exists()
+    assert "[y/N]" not in out + err
+    if with_code:
+        assert (status, err.count("\n")) == (1, 1)
+        assert "has the file 'mine.py', which is none of a tokenizer's files" in err
+    else:
+        assert status == 0, err

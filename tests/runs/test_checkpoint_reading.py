@@ -1,7 +1,9 @@
 """Checkpoints are read without running code from them, and their content is handed over once."""
 
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ class _Code:
 
 
 def _save(path: Path, **content: object) -> Path:
-    torch.save({"state_dict": {"weight": torch.arange(6.0)}, **content}, path)
+    torch.save({"state_dict": {"weight": torch.arange(6.0)}} | content, path)
     return path
 
 
@@ -50,6 +52,42 @@ def test_other_content_is_refused(tmp_path: Path, content: object, words: str) -
     with pytest.raises(UserError, match=words):
         read_checkpoint(tmp_path / "some.ckpt")
     assert not Path("made-by-the-checkpoint").exists()
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
+    """Over the whole file: each flip is refused, or changes nothing (in a time stamp or the padding, say)."""
+    weights = {f"layer{i}": torch.randn(16, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)}
+    whole = _save(tmp_path / "whole.ckpt", state_dict=weights, names=["a", "b"]).read_bytes()
+    expected = read_checkpoint(tmp_path / "whole.ckpt").content
+    draw = np.random.default_rng(0)
+    refused = 0
+    for position, bit in zip(draw.integers(len(whole), size=400), draw.integers(8, size=400), strict=True):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << bit
+        (tmp_path / "flipped.ckpt").write_bytes(flipped)
+        try:
+            found = read_checkpoint(tmp_path / "flipped.ckpt").content
+        except UserError:
+            refused += 1
+            continue
+        assert found["names"] == expected["names"]
+        assert found["state_dict"].keys() == expected["state_dict"].keys()
+        for name, weight in found["state_dict"].items():
+            assert torch.equal(weight, expected["state_dict"][name])
+    assert refused > 100
+
+
+def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
+    """Memory-mapped, its compressed bytes would be the weights."""
+    _save(tmp_path / "some.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "some.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "deflated.ckpt", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for entry in plain.namelist():
+            deflated.writestr(entry, plain.read(entry))
+    with pytest.raises(UserError, match="is damaged, or no checkpoint"):
+        read_checkpoint(tmp_path / "deflated.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
 from src.data.corpus.chunks import cut_into_chunks, room_for_text
@@ -20,6 +20,7 @@ from src.data.sources import Source
 from src.data.splits import USES, choose_rows
 from src.data.tokenization import tokenizer_facts
 from src.system.errors import UserError
+from src.system.pretrained import read_tokenizer
 
 _COUNTS, _TOKENIZER = "counts.json", "tokenizer"
 _FEATURES = datasets.Features(
@@ -55,8 +56,7 @@ class Corpus(Prepared):
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that was trained on the corpus, if one was."""
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.folder / _TOKENIZER)
-        return tokenizer
+        return read_tokenizer(self.folder / _TOKENIZER)
 
     def hashes(self) -> np.ndarray:
         """The hashes of the training reviews, uint64, sorted."""
