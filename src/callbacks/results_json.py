@@ -54,7 +54,7 @@ class Results(Callback):
             print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
         else:
             print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
-        # JSON has no NaN, which is the loss of a run that diverged
+        # JSON has no NaN; the loss is finite, but a metric may be undefined
         known = {name: None if math.isnan(value) else value for name, value in figures.items()}
         known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
         with atomic_write(path) as unfinished:

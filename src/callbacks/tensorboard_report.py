@@ -81,6 +81,8 @@ class Report(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not any(len(batch.label) for batch in batches):
             return
         rows = _joined(batches)
+        if not np.isfinite(rows.probabilities).all():
+            return  # the module is about to refuse this evaluation
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _write(logger, _data(trainer), rows, _subset(trainer), _step(trainer, pl_module))

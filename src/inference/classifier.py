@@ -73,6 +73,8 @@ class Classifier:
             read, n_read = np.unique(text_of_window[batch], return_counts=True)
             unread[read] -= n_read
             report(int((unread[read] == 0).sum()))
+        if not np.isfinite(logits).all():
+            raise UserError("the model's scores are NaN or infinite: its weights are damaged, or its training diverged")
         return mean_over_windows(logits, counts)
 
 

@@ -203,7 +203,15 @@ class TransformerModule(lightning.LightningModule):
 
         Outside `fit`, Lightning logs at step 0. So on the command line, which sets `origin.checkpoint`, the callback
         `Results` logs them at the checkpoint's step. In Python, Lightning logs them.
+
+        Raises:
+            UserError: the loss is NaN or infinite, so that no metric means anything.
         """
+        if figures["n"] and not math.isfinite(loss := float(figures["loss"])):
+            raise UserError(
+                f"the loss of {prefix} is {loss}: the training has diverged or the weights are damaged. "
+                "Lower model.learning_rate and train again"
+            )
         by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
         for name, value in figures.items():
             # n is the same each time; None means Lightning's default
@@ -211,9 +219,20 @@ class TransformerModule(lightning.LightningModule):
             self.log(f"{prefix}/{name}", value, prog_bar=name in shown, logger=logger)
 
     def step_metrics(self) -> dict[str, float]:
-        """The training means since the last call, and the learning rate and gradient norm of the last step."""
+        """The training means since the last call, and the learning rate and gradient norm of the last step.
+
+        Raises:
+            UserError: the loss is NaN or infinite. It is raised before the weights of this step are saved.
+        """
         means = {f"train/{name}": value for name, value in self.described(self.step_means.take()).items()}
-        return means | {name: float(value) for name, value in self.last_step.items()}
+        last_step = {name: float(value) for name, value in self.last_step.items()}
+        if not math.isfinite(means["train/loss"]):
+            facts = ", ".join(f"{name} {value:.3g}" for name, value in last_step.items())
+            raise UserError(
+                f"the training loss is {means['train/loss']} after step {self.trainer.global_step} ({facts}): the "
+                "training has diverged. Lower model.learning_rate; checkpoints that were saved before are intact"
+            )
+        return means | last_step
 
     def epoch_metrics(self) -> dict[str, float]:
         """The training means of the epoch, at its end."""

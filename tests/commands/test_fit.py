@@ -1,6 +1,7 @@
 """The main job from the command line to its files."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,23 +74,38 @@ def test_a_run_that_stops_early_says_why(run_cli: Run, tiny_options: list[str]) 
     assert "Ended early" not in out
 
 
-def test_a_loss_that_is_not_a_number_is_null_for_other_programs(
-    run_cli: Run, tiny_checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "export"])
+def test_weights_that_are_not_numbers_give_no_result(
+    command: str, run_cli: Run, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(tiny_checkpoint.parents[1], tmp_path / "lightning_logs" / "version_0")
     best = run / "checkpoints" / "best.ckpt"
     content = torch.load(best, weights_only=True)
     content["state_dict"]["model.classifier.bias"].fill_(float("nan"))
     torch.save(content, best)
-    status, _, err = run_cli("validate", f"--ckpt_path={best}")
-    assert status == 0, err
+    Path("in.csv").write_text("text\ngreat\n")
+    files = {"predict": ["--input=in.csv", "--output=out.csv"], "export": ["--output=out"]}
+    status, out, err = run_cli(command, f"--ckpt_path={best}", *files.get(command, []))
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+    assert "Accuracy" not in out
+    assert not Path("out").exists()
+    assert not Path("out.csv").exists() or Path("out.csv").read_text().count("\n") == 1, "more than its header"
+    assert not [file for name in ("test.json", "validate.json") if (file := run / name).exists()]
 
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
 
-    figures = json.loads((run / "validate.json").read_text(), parse_constant=refuse)
-    assert figures["loss"] is None
-    assert figures["n"] == 24
+def test_a_training_that_diverges_ends_in_one_line_and_saves_nothing_of_it(
+    run_cli: Run, tiny_options: list[str]
+) -> None:
+    options = [*tiny_options, "--model.learning_rate=1e30", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+    status, out, err = run_cli("fit", *options)
+    assert (status, err.count("\n")) == (1, 1)
+    assert re.match(r"error: the training loss is (nan|inf) after step \d+ \(lr 9.44e\+29, train/grad_norm nan\)", err)
+    assert "Best" not in out
+    for file in Path("lightning_logs").rglob("*.ckpt"):
+        weights = torch.load(file, weights_only=True)["state_dict"]
+        assert all(weight.isfinite().all() for weight in weights.values())
 
 
 def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_options: list[str]) -> None:
