@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.last_checkpoint import LastCheckpoint, validation_is_due
 from src.models.base import Batch
 from src.system.errors import Interrupted
 
@@ -36,9 +36,8 @@ class GracefulStop(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        # at the end of an epoch, validation comes first: see on_validation_end
-        if not loop.batch_progress.is_last_batch and not loop._should_accumulate():
+        # a validation that is due comes first: see on_validation_end
+        if not trainer.fit_loop._should_accumulate() and not validation_is_due(trainer):
             self._stop_if_signalled(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,6 +12,16 @@ from src.runs.checkpoint_reading import FINISHED_KEY
 from src.runs.directories import LAST
 
 
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is the last of its epoch, or is followed by a validation.
+
+    A checkpoint that is saved between the two would resume after the validation, which then never happens.
+    """
+    loop, batches = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert batches is not None
+    return loop.batch_progress.is_last_batch or loop._should_check_val_fx(batches)
+
+
 class LastCheckpoint(Checkpoint):
     """Saves a run's `last.ckpt` after each epoch's validation, every few steps within an epoch, and at the end.
 
@@ -46,8 +56,7 @@ class LastCheckpoint(Checkpoint):
 
         A checkpoint holds no gradients, so a run resumed from there would lose those of the earlier batches.
         """
-        loop = trainer.fit_loop.epoch_loop
-        if loop._should_accumulate() or not self.every_n_train_steps or loop.batch_progress.is_last_batch:
+        if not self.every_n_train_steps or trainer.fit_loop._should_accumulate() or validation_is_due(trainer):
             return
         if trainer.global_step % self.every_n_train_steps == 0:
             self.save(trainer)

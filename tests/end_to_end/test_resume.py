@@ -75,14 +75,18 @@ def _assert_same(ours: Any, theirs: Any, where: str = "") -> None:
         assert ours == theirs, where
 
 
-@pytest.fixture(scope="module", params=["plain", "grouped, accumulated, 2 workers, probed"])
+@pytest.fixture(
+    scope="module", params=["plain", "grouped, accumulated, 2 workers, probed", "validated within an epoch"]
+)
 def variant(
     request: pytest.FixtureRequest, tiny_options: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
     config = tmp_path_factory.mktemp("config") / "tiny.yaml"
     config.write_text(_CONFIG)
     options = [f"--config={config}", *(option for option in tiny_options if "train_size" not in option)]
-    if request.param != "plain":
+    if request.param == "validated within an epoch":
+        options += ["--trainer.val_check_interval=3"]
+    elif request.param != "plain":
         options += ["--data.group_by_length=true", "--data.batch_size=2", "--trainer.accumulate_grad_batches=4"]
         options += ["--data.num_workers=2", "--model.linear_probe=true"]
     return options
