@@ -63,8 +63,14 @@ def find_interrupted(root: Path) -> Checkpoint:
     """The last.ckpt of the newest unfinished run; if all runs are finished, that of the newest.
 
     Raises:
-        UserError: no run has a last.ckpt.
+        UserError: no run has a last.ckpt, or the newest run has none: an older one is not what the user means.
     """
+    begun = next((run for run in runs(root) if (run / CONFIG).is_file() or (run / LAST).is_file()), None)
+    if begun is not None and not (begun / LAST).is_file():
+        raise UserError(
+            f"{shown(begun)} was stopped before its first checkpoint, so there is nothing to resume: start it again "
+            f"with --config {shown(begun / CONFIG)}, or name the checkpoint of an older run"
+        )
     newest = read_checkpoint(find_checkpoint("last", root))
     if not newest.finished:
         return newest

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from src.runs.checkpoint_reading import FINISHED_KEY
-from src.runs.directories import BEST, LAST, LOGS, find_checkpoint, find_interrupted, next_run, run_of, runs
+from src.runs.directories import BEST, CONFIG, LAST, LOGS, find_checkpoint, find_interrupted, next_run, run_of, runs
 from src.system.errors import UserError
 
 
 def _make_run(root: Path, number: int, finished: bool | None = None) -> Path:
-    """A run with a last.ckpt, unless `finished` is None."""
+    """A run with a last.ckpt, unless `finished` is None: it was stopped before."""
     run = root / LOGS / f"version_{number}"
     (run / LAST).parent.mkdir(parents=True)
+    (run / CONFIG).touch()
     if finished is not None:
         torch.save({"state_dict": {}, FINISHED_KEY: finished}, run / LAST)
     return run
@@ -34,9 +35,8 @@ def test_runs_are_ordered_by_number(tmp_path: Path) -> None:
         ([False], 0),
         ([True, False, True, True], 1),
         ([False, True, False, True], 2),
-        ([False, True, None], 0),
+        ([None, False, True], 1),
         ([True, True, True], 2),
-        ([True, None], 0),
     ],
 )
 def test_newest_unfinished_run_is_resumed_or_else_the_newest(
@@ -46,9 +46,12 @@ def test_newest_unfinished_run_is_resumed_or_else_the_newest(
     assert find_interrupted(tmp_path).path == made[resumed] / LAST
 
 
-def test_without_a_checkpoint_nothing_is_resumed(tmp_path: Path) -> None:
-    _make_run(tmp_path, 0)
+def test_a_run_without_a_checkpoint_is_named_and_no_older_one_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no run has a last\.ckpt yet"):
+        find_interrupted(tmp_path)
+    _make_run(tmp_path, 0, finished=False)
+    _make_run(tmp_path, 1)
+    with pytest.raises(UserError, match=r"version_1 was stopped before its first checkpoint"):
         find_interrupted(tmp_path)
 
 
