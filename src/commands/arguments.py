@@ -90,7 +90,7 @@ def read_command(args: list[str]) -> Command:
         else read_checkpoint(directories.find_checkpoint(str(meant), root))
     )
     finished = resumes and checkpoint.finished and not _trains_longer(rest, configs, checkpoint)
-    configs = configs or [_run_config(checkpoint)]
+    configs = configs or [_run_config(checkpoint, root)]
     typed = [name, *_config_flags(configs), *rest, "--ckpt_path", str(checkpoint.path)]
     return Command(name, typed, configs, checkpoint, finished)
 
@@ -124,10 +124,16 @@ def _read_config(name: str) -> Config:
     return Config(name, content)
 
 
-def _run_config(checkpoint: Checkpoint) -> Config:
+def _run_config(checkpoint: Checkpoint, root: Path) -> Config:
+    """The config.yaml of the checkpoint's run, if that is one of the user's own runs."""
     path = directories.run_of(checkpoint.path) / directories.CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint.path} lies in no run's directory ({path} is missing): give its --config")
+    if not path.is_relative_to((root / directories.LOGS).resolve()):
+        raise UserError(
+            f"{path} is not read unasked, since it is not below {directories.shown(root / directories.LOGS)}: look at "
+            f"it, since a configuration is code, and give it with --config {directories.shown(path)}"
+        )
     return _read_config(str(path))
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.callbacks.config_yaml import RunConfig
 from src.commands import loggers_and_callbacks, next_steps
+from src.commands.allowed_classes import allow_classes
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
 from src.commands.help import print_help
 from src.commands.library_errors import as_user_error
@@ -177,6 +178,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     hush_libraries()
     command = read_command(args)
+    allow_classes(command)
     if command.name and {"--help", "-h"} & set(args):
         print_help(command.name)
         return 0

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_options: list[str], revie
     options += ["--trainer.max_epochs=2", f"--trainer.default_root_dir={root}"]
     assert main(["fit", *tiny_options, *options]) == 0
     version = root / "lightning_logs" / "version_0"
-    assert main(["test", f"--ckpt_path={version}/checkpoints/last.ckpt"]) == 0
+    assert main(["test", f"--config={version}/config.yaml", f"--ckpt_path={version}/checkpoints/last.ckpt"]) == 0
     return version
 
 
@@ -154,8 +154,10 @@ def test_two_ranks_report_what_one_does(run: Path, tmp_path: Path, n_test: int) 
         checkpoint = folder / "version_0" / "checkpoints" / "last.ckpt"
         checkpoint.parent.mkdir(parents=True)
         checkpoint.hardlink_to(run / "checkpoints" / "last.ckpt")
-        (folder / "version_0" / "config.yaml").write_text((run / "config.yaml").read_text())
-        args = ["test", f"--ckpt_path={checkpoint}", f"--data.test_size={n_test}", "--data.eval_batch_size=2"]
+        config = folder / "version_0" / "config.yaml"
+        config.write_text((run / "config.yaml").read_text())
+        args = ["test", f"--config={config}", f"--ckpt_path={checkpoint}"]
+        args += [f"--data.test_size={n_test}", "--data.eval_batch_size=2"]
         if world_size > 1:
             args += [f"--trainer.devices={world_size}", "--trainer.strategy=ddp"]
         for process in processes.ranks(args, world_size, tmp_path):
