@@ -51,12 +51,14 @@ class Results(Callback):
             correct = round(figures["accuracy"] * n)  # fp32 has rounded the accuracy
             low, high = wilson_interval(correct, n)
             figures |= {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
-            print(f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})", flush=True)
+            line = f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})"
         else:
-            print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+            line = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         # JSON has no NaN; the loss is finite, but a metric may be undefined
-        known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        known: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in figures.items()}
         known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
+        known["checkpoint_digest"] = self.checkpoint.digest
         with atomic_write(path) as unfinished:
             unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-        print(f"Written to {os.path.relpath(path)}", flush=True)
+        # afterwards, since printing may fail: the output may be closed, or not take the dash
+        print(f"{line}\nWritten to {os.path.relpath(path)}", flush=True)

@@ -68,8 +68,7 @@ def write_card(
         agreements: of the files in `folder` with the checkpoint.
         compared_on: the reviews that they were compared on, in words.
     """
-    path = checkpoint.path
-    results = {"Test": _results_of(path, "test.json"), "Validation": _results_of(path, "validate.json")}
+    results = {"Test": _results_of(checkpoint, "test.json"), "Validation": _results_of(checkpoint, "validate.json")}
     _write(
         folder,
         "classifier.md",
@@ -97,7 +96,7 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
         finetuning_config=finetuning_config(data),
         n_texts=n_texts,
         texts_file=READ_TEXTS,
-        figures=_results_of(checkpoint.path, "validate.json"),
+        figures=_results_of(checkpoint, "validate.json"),
     )
 
 
@@ -159,14 +158,16 @@ def _hub_id(name: str | None) -> str | None:
 # ---- results and options of the run --------------------------------------------------------------------------------
 
 
-def _results_of(path: Path, file: str) -> dict[str, Any] | None:
-    """The figures in `file` of the run, if they are of this very checkpoint and not of an older state of it."""
-    run = directories.run_of(path)
-    result = run / file
-    if not result.is_file() or result.stat().st_mtime < path.stat().st_mtime:
+def _results_of(checkpoint: Checkpoint, file: str) -> dict[str, Any] | None:
+    """The figures in `file` of the run, if they are of a checkpoint with this very content."""
+    result = directories.run_of(checkpoint.path) / file
+    if not result.is_file():
         return None
-    figures: dict[str, Any] = json.loads(result.read_text())
-    return figures if (run / str(figures.get("checkpoint"))).resolve() == path.resolve() else None
+    try:
+        figures: dict[str, Any] = json.loads(result.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{result} is damaged: delete it, and evaluate the checkpoint again") from error
+    return figures if figures.get("checkpoint_digest") == checkpoint.digest else None
 
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads checkpoint files, without running code from them and without importing Lightning."""
 
+import hashlib
 import pickle
 import struct
 import zipfile
@@ -21,13 +22,15 @@ class Checkpoint:
     Attributes:
         path: of the file.
         content: of the file; empty after `hand_over`.
+        digest: hash of the content, by which results are attributed to it; empty if it is from no file.
         step: number of optimizer steps taken.
         finished: whether its run is finished.
     """
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+    def __init__(self, path: Path, content: dict[str, Any], digest: str = "") -> None:
         self.path = path
         self.content = content
+        self.digest = digest
         self.step = int(content.get("global_step", 0))
         self.finished = bool(content.get(FINISHED_KEY, False))
 
@@ -46,7 +49,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
-        _verify(path)
+        digest = _verify(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "unsupported" in str(error).lower():
@@ -60,11 +63,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
-    return Checkpoint(path, content)
+    return Checkpoint(path, content, digest)
 
 
-def _verify(path: Path) -> None:
-    """Compares the content with its checksums, which a memory-mapped read does not do.
+def _verify(path: Path) -> str:
+    """Compares the content with its checksums, which a memory-mapped read does not do, and returns their hash.
 
     A checkpoint is a zip file of uncompressed entries, for each of which torch stores the CRC-32.
 
@@ -76,6 +79,8 @@ def _verify(path: Path) -> None:
             raise zipfile.BadZipFile("an entry is compressed")  # a memory-mapped read would take it for weights
         if damaged := entries.testzip():
             raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+        sums = [(entry.filename.partition("/")[2], entry.CRC, entry.file_size) for entry in entries.infolist()]
+        return hashlib.sha256(repr(sums).encode()).hexdigest()[:32]
 
 
 def changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from src.__main__ import main
 from src.exporting import classifier as classifier_export
 from src.inference.classifier import load, probabilities
+from src.runs.checkpoint_reading import read_checkpoint
 from tests.synthetic import synthetic_reviews
 
 Run = Callable[..., tuple[int, str, str]]
@@ -38,7 +39,7 @@ def run_folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
         "loss": 0.25,
         "ece": 0.125,
         "n": 24,
-        "checkpoint": "checkpoints/best.ckpt",
+        "checkpoint_digest": read_checkpoint(run / "checkpoints/best.ckpt").digest,
     }
     (run / "test.json").write_text(json.dumps(figures))
     return run

@@ -1,7 +1,6 @@
 """The model card: metadata that the Hub reads, and results of the exported checkpoint only."""
 
 import json
-import os
 import shutil
 import socket
 from pathlib import Path
@@ -31,7 +30,7 @@ def checkpoint(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Checkp
 
 def _write_results(checkpoint: Checkpoint, file: str, **figures: object) -> Path:
     path = checkpoint.path.parents[1] / file
-    path.write_text(json.dumps(_FIGURES | {"checkpoint": "checkpoints/best.ckpt"} | figures))
+    path.write_text(json.dumps(_FIGURES | {"checkpoint_digest": checkpoint.digest} | figures))
     return path
 
 
@@ -80,14 +79,15 @@ def test_metadata_name_what_is_of_the_hub(
 
 
 def test_results_of_another_checkpoint_are_left_out(checkpoint: Checkpoint) -> None:
-    path = _write_results(checkpoint, "test.json")
-    os.utime(path, (1, 1))  # older than the checkpoint: of one that was there before
-    assert "had not been run on this checkpoint" in _card_of(checkpoint).text
-    os.utime(path)
-    assert "had not been run on this checkpoint" not in _card_of(checkpoint).text
-    assert (
-        "had not been run on this checkpoint" in _card_of(read_checkpoint(checkpoint.path.with_name("last.ckpt"))).text
-    )
+    """Another file, or the same file with another content: a fit that went on has replaced it."""
+    not_run = "had not been run on this checkpoint"
+    _write_results(checkpoint, "test.json")
+    assert not_run not in _card_of(checkpoint).text
+    other = read_checkpoint(checkpoint.path.with_name("last.ckpt"))
+    assert not_run in _card_of(other).text
+    other.content["state_dict"] = {name: weight + 1.0 for name, weight in other.content["state_dict"].items()}
+    torch.save(other.content, checkpoint.path)
+    assert not_run in _card_of(read_checkpoint(checkpoint.path)).text
 
 
 def test_no_path_of_this_machine_is_told(checkpoint: Checkpoint) -> None:
