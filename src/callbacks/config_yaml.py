@@ -1,36 +1,41 @@
 """Writes a run's config.yaml: all options, from which `test` and `fit --ckpt_path last` take them again."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from src.runs.directories import CONFIG
+from src.runs.directories import CONFIG, lock_run
 from src.system.atomic import atomic_write
 from src.system.errors import UserError
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's directory before training, and thereby claims a new directory.
+    """Writes config.yaml into the run's directory before training, and thereby claims the directory.
 
     Args:
         parser: the parser of the command line.
         config: the options as they were parsed.
         run: directory of the run.
         resumed: whether the run existed before.
+        locks: takes the lock of a new run, until the command ends.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, run: Path, resumed: bool) -> None:
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, run: Path, resumed: bool, locks: ExitStack
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.run = run
         self.resumed = resumed
+        self.locks = locks
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file. Lightning calls it on rank 0 only.
 
         Raises:
-            UserError: another run has claimed the directory since this run chose it.
+            UserError: another run has claimed the directory since this run chose it, or writes to it.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
@@ -39,6 +44,7 @@ class RunConfig(SaveConfigCallback):
                 path.open("x").close()
             except FileExistsError:
                 raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
+            lock_run(self.run, self.locks)
         # without the checkpoint that the run resumed from: used as a config, the file starts a new run
         config = self.config.clone()
         config["ckpt_path"] = None

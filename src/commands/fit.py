@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -47,13 +49,15 @@ class ReviewCLI(LightningCLI):
 
     Args:
         command: what was typed, with the checkpoint that it means.
+        locks: of the files that the command writes.
     """
 
     model: TransformerModule
     datamodule: PreparedDataModule
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, locks: ExitStack) -> None:
         self.command = command
+        self.locks = locks
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=TransformerModule,
@@ -113,7 +117,9 @@ class ReviewCLI(LightningCLI):
         config = self._get(self.config_init, "trainer", default={})
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
-        self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None}
+        self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None, "locks": self.locks}
+        if self.command.name == "fit" and checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            directories.lock_run(self.run, self.locks)  # a new run is locked when its directory is made: see RunConfig
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
             if config.get(name) == 0:  # Lightning divides by it
                 raise UserError(f"trainer.{name} is 0; it must be above 0")
@@ -193,8 +199,9 @@ def _run(args: list[str]) -> int:
     # where LightningCLI reads them, and the processes that DDP starts for the other ranks
     sys.argv = [sys.argv[0], *command.args]
     try:
-        with interrupted_by_signals():  # until training starts, which GracefulStop looks after
-            ReviewCLI(command)
+        # signals are handled here until training starts, and then by GracefulStop
+        with ExitStack() as locks, interrupted_by_signals():
+            ReviewCLI(command, locks)
     except (UserError, Interrupted):
         raise
     except Exception as error:

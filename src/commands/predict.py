@@ -1,5 +1,6 @@
 """`python -m src predict`: labels a file of reviews with a checkpoint, an exported folder or an ONNX file."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,6 +11,7 @@ from src.inference.output_files import OutputFormat
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
+from src.system.locks import exclusive
 from src.system.signals import interrupted_by_signals
 
 if TYPE_CHECKING:
@@ -86,9 +88,17 @@ def _predict(options: Any) -> None:
     reviews = ReviewFile(options.input, options.input_format, options.text_column)
     if options.output != STANDARD:
         _check_output(options.output, options.input)
-    total, columns = reviews.survey()
-    classifier = _load(options.ckpt_path)
-    Prediction(reviews, classifier, options.output, options.output_format, options.batch_size).run(total, columns)
+    with _lock(options.output):
+        total, columns = reviews.survey()
+        classifier = _load(options.ckpt_path)
+        Prediction(reviews, classifier, options.output, options.output_format, options.batch_size).run(total, columns)
+
+
+def _lock(output: str) -> AbstractContextManager[None]:
+    """Keeps two predictions from mixing their rows in one file."""
+    path = Path(output)
+    regular = output != STANDARD and (path.is_file() or not path.exists())  # /dev/stdout and pipes have no lock
+    return exclusive(path.with_name(f".{path.name}.lock"), output) if regular else nullcontext()
 
 
 def _check_output(output: str, source: str) -> None:

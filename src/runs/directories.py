@@ -2,10 +2,12 @@
 
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UserError
+from src.system.locks import exclusive
 
 LOGS = "lightning_logs"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -33,6 +35,15 @@ def next_run(root: Path) -> Path:
 def run_of(checkpoint: Path) -> Path:
     """The directory of the run that a checkpoint belongs to; if it was moved out of its run, the folder it is in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def lock_run(run: Path, locks: ExitStack) -> None:
+    """Holds the lock of a run until `locks` is closed. Rank 0 calls it, before anything is written.
+
+    Raises:
+        UserError: another process is writing to the run.
+    """
+    locks.enter_context(exclusive(run / ".lock", f"the run {shown(run)}"))
 
 
 def shown(path: str | Path) -> str:

@@ -1,9 +1,12 @@
 """What configs say of the checkpoint to go on from, of how long to go on, and what a resumed run's own config says."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from src.system.locks import exclusive
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -42,3 +45,16 @@ def test_a_config_may_say_what_to_go_on_from(tiny_options: list[str], run_cli: R
     options = ["--config=resume.yaml", *tiny_options, "--trainer.max_epochs=3", "--ckpt_path=null"]
     assert run_cli("fit", *options)[0] == 0
     assert torch.load("lightning_logs/version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 18
+
+
+def test_a_run_that_is_being_written_is_not_resumed(run_cli: Run, tiny_options: list[str]) -> None:
+    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
+    run = Path("lightning_logs/version_0")
+    assert not (run / ".lock").exists()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with exclusive((run / ".lock").absolute(), "it"):
+        status, _, err = run_cli("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"error: the run {run} is being written by process {os.getpid()} on " in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert run_cli("fit", "--ckpt_path=last", "--trainer.max_epochs=2")[0] == 0
