@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 
 FILLER_ROW = -1
 """The row number of a rank that has no row in a step. Its row has the ignored label, so it counts in nothing."""

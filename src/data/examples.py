@@ -88,9 +88,9 @@ class WindowExamples(ReviewExamples):
 class Collator:
     """Pads the windows of some examples into a batch.
 
-    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). With
-    `by_review`, `review` of shape (windows,) gives the number within the batch of the review that a window belongs to;
-    without, each example has one window.
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). `lengths` is a
+    list of the tokens of each window, known without asking a GPU. With `by_review`, `review` of shape (windows,) gives
+    the number within the batch of the review that a window belongs to; without, each example has one window.
 
     Attributes:
         padding: to the longest window of the batch, or to `max_length`.
@@ -106,10 +106,11 @@ class Collator:
         input_ids = pad_sequence(windows, batch_first=True, padding_value=self.pad_token_id)
         if self.padding == "max_length":
             input_ids = nn.functional.pad(input_ids, (0, self.max_length - input_ids.shape[1]), value=self.pad_token_id)
-        batch = {
+        batch: Batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask(windows, input_ids.shape[1]),
             "labels": torch.tensor([example["label"] for example in examples]),
+            "lengths": list(map(len, windows)),
         }
         if self.by_review:
             counts = torch.tensor([len(example["windows"]) for example in examples])

@@ -21,7 +21,7 @@ from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed, step_seed
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 
 # the restored state of the optimizer keeps these, whatever the user gives to a resumed run
 _OPTIMIZER = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
@@ -160,6 +160,10 @@ class TransformerModule(lightning.LightningModule):
         groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay, head_rate)
         return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
 
+    def tokens_computed(self, batch: Batch) -> int:
+        """How many tokens a training step computes for a batch, padding included."""
+        return int(batch["attention_mask"].numel())
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout for this step and rank, so that a resumed run draws the same masks as an uninterrupted one.
 
@@ -213,6 +217,8 @@ class TransformerModule(lightning.LightningModule):
     def step_metrics(self) -> dict[str, float]:
         """The training means since the last call, and the learning rate and gradient norm of the last step."""
         means = {f"train/{name}": value for name, value in self.described(self.step_means.take()).items()}
+        # not by `self.log`, which would ask the GPU for them after each step (lightning #21232)
+        self.trainer.progress_bar_metrics.update(means)
         return means | {name: float(value) for name, value in self.last_step.items()}
 
     def epoch_metrics(self) -> dict[str, float]:
