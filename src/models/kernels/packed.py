@@ -143,7 +143,8 @@ class PackedBert:
                 q, k, v = nn.functional.linear(low, w, b).view(len(low), 3, heads, -1).unbind(1)
             else:  # the head reads [CLS] alone: see last_layer
                 k, v = nn.functional.linear(low, w[hidden:], b[hidden:]).view(len(low), 2, heads, -1).unbind(1)
-                x, low = x.index_select(0, starts[:-1]), low.index_select(0, starts[:-1])
+                # not indexing, whose gradient is slow or random in its order
+                x, low = (nn.functional.embedding(starts[:-1], states) for states in (x, low))
                 q = nn.functional.linear(low, w[:hidden], b[:hidden]).view(len(low), heads, -1)
                 starts_q, longest_q = torch.arange(len(starts), dtype=torch.int32, device=x.device), 1
             context = attention(q, k, v, starts_q, starts, longest_q, longest, p_attention).reshape(-1, hidden)
