@@ -48,6 +48,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, TransformerModule)
         lengths = batch["attention_mask"].sum(dim=1)
         self._rows += len(batch["labels"])
         self._computed += pl_module.tokens_computed(batch)

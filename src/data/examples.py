@@ -88,9 +88,10 @@ class WindowExamples(ReviewExamples):
 class Collator:
     """Pads the windows of some examples into a batch.
 
-    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). `lengths` is a
-    list of the tokens of each window, known without asking a GPU. With `by_review`, `review` of shape (windows,) gives
-    the number within the batch of the review that a window belongs to; without, each example has one window.
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). `lengths` is
+    a list of the tokens of each window: numbers that are known without waiting for a GPU. With `by_review`, `review` of
+    shape (windows,) gives the number within the batch of the review that a window belongs to; without, each example
+    has one window.
 
     Attributes:
         padding: to the longest window of the batch, or to `max_length`.
