@@ -19,7 +19,7 @@ from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.running_means import RunningMeans
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
-from src.system.seeds import run_seed, step_seed
+from src.system.seeds import run_seed, seed_torch, step_seed
 
 Batch = dict[str, Any]
 
@@ -169,7 +169,8 @@ class TransformerModule(lightning.LightningModule):
 
         Lightning seeds all ranks alike, so they would have the same dropout masks.
         """
-        torch.manual_seed(step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank))
+        seed = step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        seed_torch(seed, self.device)
 
     def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
         """Counts summed over the ranks, at least 1: the divisor of a step's loss, since ranks may differ in rows."""
@@ -198,7 +199,11 @@ class TransformerModule(lightning.LightningModule):
             # Lightning's own refuses a fused optimizer in mixed precision, also in bf16, where gradients are not scaled
             nn.utils.clip_grad_value_(self.parameters(), limit)
         else:
-            self.last_step["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters(), limit)
+            self.last_step["train/grad_norm"] = self.clip_gradient_norm(limit)
+
+    def clip_gradient_norm(self, limit: float) -> torch.Tensor:
+        """Scales the gradients so that their norm is at most `limit`; returns the norm before that."""
+        return nn.utils.clip_grad_norm_(self.parameters(), limit)
 
     # ---- logging ---------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,9 @@ class BertClassifier(TransformerModule):
         if self._steps is None:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
+    def clip_gradient_norm(self, limit: float) -> torch.Tensor:
+        return self._steps.clip(limit) if self._steps else super().clip_gradient_norm(limit)
+
     def tokens_computed(self, batch: Batch) -> int:
         if self._packed is None:
             return super().tokens_computed(batch)

@@ -1,8 +1,8 @@
 """A training step's forward and backward pass as CUDA graphs: one launch in place of a thousand.
 
-A step of 8 reviews keeps an H200 busy for 5 ms, and Python needs 35 ms to launch its kernels one by one. A graph is
-captured for each number of tokens, rounded up to a multiple of 128, when a batch first has it: about 30 graphs over the
-IMDb reviews, 0.1 s each, in one memory pool. Gradient clipping, optimizer and schedule stay outside, as they are.
+A step of 8 reviews keeps an H200 busy for 5 to 7 ms, and Python needs 35 ms to launch its kernels one by one. A graph
+is captured for each number of tokens, rounded up, when a batch first has it: about 30 graphs over the IMDb reviews
+with 8 reviews a step, 0.05 s each, in one memory pool. Gradient clipping, optimizer and schedule stay outside.
 """
 
 import functools
@@ -17,8 +17,14 @@ import torch
 from src.data.labels import IGNORED_LABEL
 from src.models.kernels.packed import PackedBert, Tokens, copy_all, pack
 
-_MULTIPLE = 128
-"""Tokens of a graph. The rest of it is a sequence of its own that no loss is computed of: 3% of the tokens."""
+
+def multiple_for(n_tokens: int) -> int:
+    """What a step of so many tokens is rounded up to a multiple of.
+
+    It grows with the size: there are 16 sizes from a power of 2 to the next, and above 2,048 tokens less than 1/16 is
+    wasted.
+    """
+    return max(128, (1 << n_tokens.bit_length() - 1) // 16)
 
 
 class GraphedSteps:
@@ -43,10 +49,16 @@ class GraphedSteps:
         parameters: list[torch.Tensor] = list(network.network.parameters())
         config, device = network.network.config, parameters[0].device
         width = config.max_position_embeddings
-        self._multiple: int = min(_MULTIPLE, width)
-        self._gradients = {parameter: torch.zeros_like(parameter) for parameter in parameters}
-        # the last row is the sequence that fills up the tokens
-        self._input_ids = torch.zeros(rows + 1, width, dtype=torch.int64, device=device)
+        self._gradient = torch.zeros(sum(map(_room, parameters)), device=device)
+        parts = self._gradient.split([_room(parameter) for parameter in parameters])
+        self._gradients = {
+            parameter: part[: parameter.numel()].view_as(parameter)
+            for parameter, part in zip(parameters, parts, strict=True)
+        }
+        # rows without a label fill up the tokens of a graph; none may be longer than the network allows
+        fillers = math.ceil((multiple_for(rows * (width + 1)) - 1) / (width - 1))
+        self._filler = torch.arange(fillers, device=device)
+        self._input_ids = torch.zeros(rows + fillers, width, dtype=torch.int64, device=device)
         self._lengths = torch.ones(rows, dtype=torch.int64, device=device)
         self._labels = torch.full((rows,), IGNORED_LABEL, dtype=torch.int64, device=device)
         self._logits = torch.zeros(rows, config.num_labels, device=device)
@@ -73,8 +85,10 @@ class GraphedSteps:
         if rows < len(self._labels):  # of an epoch's last step: rows of one token without a label
             self._lengths[rows:].fill_(1)
             self._labels[rows:].fill_(IGNORED_LABEL)
-        for parameter, gradient in self._gradients.items():
-            parameter.grad = gradient
+        first, gradient = next(iter(self._gradients.items()))
+        if first.grad is not gradient:
+            for parameter, gradient in self._gradients.items():
+                parameter.grad = gradient
         n_tokens = self.tokens_computed(n_tokens, rows)
         if n_tokens not in self._graphs:
             self._graphs[n_tokens] = self._capture(n_tokens)
@@ -82,9 +96,16 @@ class GraphedSteps:
         return self._logits[:rows], self._losses[:rows]
 
     def tokens_computed(self, n_tokens: int, rows: int) -> int:
-        """Tokens of the graph for a step of so many: a multiple that leaves room for one token of each filler row."""
-        least = n_tokens + len(self._labels) - rows + 1
-        return math.ceil(least / self._multiple) * self._multiple
+        """Tokens of the graph for a step of so many, with room for one token of each missing row and each filler."""
+        least = n_tokens + len(self._labels) - rows + len(self._filler)
+        multiple = multiple_for(least)
+        return math.ceil(least / multiple) * multiple
+
+    def clip(self, limit: float) -> torch.Tensor:
+        """Scales the gradients as `clip_grad_norm_` does, but as one tensor; returns their norm before that."""
+        norm: torch.Tensor = torch.linalg.vector_norm(self._gradient)
+        self._gradient.mul_((limit / (norm + 1e-6)).clamp(max=1))
+        return norm
 
     def _capture(self, n_tokens: int) -> Callable[[], None]:
         stream = self._stream
@@ -115,14 +136,15 @@ class GraphedSteps:
 
     def _compute(self, n_tokens: int) -> None:
         network = self.network
-        rest = n_tokens - self._lengths.sum(dim=0, keepdim=True)
-        tokens = pack(self._input_ids, torch.cat([self._lengths, rest]), n_tokens)
+        rest = n_tokens - self._lengths.sum()
+        fillers = (rest + self._filler) // len(self._filler)
+        tokens = pack(self._input_ids, torch.cat([self._lengths, fillers]), n_tokens)
         weights = network.copy_weights()
         with torch.no_grad():
             vectors = network.vectors(tokens)
         vectors.requires_grad_()
         with torch.enable_grad():
-            logits = network.logits(tokens, vectors, weights)[:-1]
+            logits = network.logits(tokens, vectors, weights)[: len(self._labels)]
             losses = self.row_losses(logits, self._labels)
             loss = losses.sum() / (self._labels != IGNORED_LABEL).sum().clamp(min=1)
             of_vectors, *of_weights = torch.autograd.grad(loss, [vectors, *weights])
@@ -161,3 +183,8 @@ class GraphedSteps:
     @functools.cached_property
     def _pool(self) -> Any:
         return torch.cuda.graph_pool_handle()
+
+
+def _room(parameter: torch.Tensor) -> int:
+    """Values that a parameter's gradient has room for: a multiple of 16 bytes, as kernels like it."""
+    return math.ceil(parameter.numel() / 4) * 4

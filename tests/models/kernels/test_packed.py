@@ -1,6 +1,7 @@
 """The packed network computes what transformers' does, with SDPA for each sequence in place of a GPU's attention."""
 
 import functools
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from transformers import BertForSequenceClassification
 
 from src.data.labels import IGNORED_LABEL
 from src.models.kernels import packed
-from src.models.kernels.graphs import GraphedSteps
+from src.models.kernels.graphs import GraphedSteps, multiple_for
 from src.models.kernels.packed import PackedBert, pack
 
 _LENGTHS = (23, 1, 11, 17)
@@ -108,9 +109,8 @@ def test_logits_and_gradients_are_those_of_transformers(network: BertForSequence
 @pytest.mark.parametrize("rows", [4, 7], ids=["all rows", "the last rows of an epoch"])
 def test_a_step_in_a_graph_leaves_the_same_gradients(network: BertForSequenceClassification, rows: int) -> None:
     logits, gradients = _plain(network)
-    network.zero_grad()
     steps = GraphedSteps(PackedBert(network, torch.float32), rows, _losses)
-    for _ in range(2):  # they are written, not added to
+    for _ in range(2):  # they are written, not added to, and in place of those of an earlier run
         mine, losses = steps(**_batch(), labels=torch.tensor(_LABELS), n_tokens=sum(_LENGTHS))
     torch.testing.assert_close(mine, logits, rtol=0, atol=1e-6)
     torch.testing.assert_close(losses, _losses(logits, torch.tensor(_LABELS)), rtol=0, atol=1e-6)
@@ -118,13 +118,35 @@ def test_a_step_in_a_graph_leaves_the_same_gradients(network: BertForSequenceCla
 
 
 def test_few_graphs_hold_any_number_of_tokens(network: BertForSequenceClassification) -> None:
+    width = network.config.max_position_embeddings
+    for rows in (1, 8, 32, 33, 100, 128):
+        steps = GraphedSteps(PackedBert(network, torch.float32), rows, _losses)
+        fillers = len(steps._filler)
+        sizes = set()
+        for n in range(rows, rows * width + 1):
+            computed = steps.tokens_computed(n, rows)
+            sizes.add(computed)
+            assert fillers <= computed - n <= fillers * width, "no filler is empty, or longer than the network allows"
+            assert computed < max(n + 128 + fillers, 17 / 16 * (n + fillers))
+        assert len(sizes) <= 16 * (1 + math.log2(max(1, rows * width / 2048))) + 1
+        assert steps.tokens_computed(rows, rows - 1) >= rows + 1 + fillers
+    assert len(sizes) > 40, "these are sizes at which multiples grow"
+
+
+def test_multiple_grows_with_the_size() -> None:
+    assert [multiple_for(n) for n in (1, 2048, 4095, 4096, 8191, 8192, 16384)] == [128, 128, 128, 256, 256, 512, 1024]
+
+
+def test_norm_is_clipped_as_pytorch_does(network: BertForSequenceClassification) -> None:
     steps = GraphedSteps(PackedBert(network, torch.float32), 4, _losses)
-    multiple = steps._multiple
-    for tokens in range(4, 4 * multiple + 1):
-        computed = steps.tokens_computed(tokens, rows=4)
-        assert computed % multiple == 0
-        assert 1 <= computed - tokens <= multiple
-    assert steps.tokens_computed(4, rows=1) >= 4 + 3 + 1
+    for limit in (math.inf, 0.1):
+        _plain(network)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+        gradients = _gradients(network)
+        network.zero_grad()
+        steps(**_batch(), labels=torch.tensor(_LABELS), n_tokens=sum(_LENGTHS))
+        torch.testing.assert_close(steps.clip(limit), norm)
+        _assert_equal(_gradients(network), gradients)
 
 
 def test_weights_are_read_anew_after_loading_and_after_a_step(network: BertForSequenceClassification) -> None:
