@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
-Batch = dict[str, Any]
+Batch = dict[str, torch.Tensor]
 
 FILLER_ROW = -1
 """The row number of a rank that has no row in a step. Its row has the ignored label, so it counts in nothing."""

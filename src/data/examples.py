@@ -91,10 +91,9 @@ class WindowExamples(ReviewExamples):
 class Collator:
     """Pads the windows of some examples into a batch.
 
-    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). `lengths` is
-    a list of the tokens of each window: numbers that are known without waiting for a GPU. With `by_review`, `review` of
-    shape (windows,) gives the number within the batch of the review that a window belongs to; without, each example
-    has one window.
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). With
+    `by_review`, `review` of shape (windows,) gives the number within the batch of the review that a window belongs to;
+    without, each example has one window.
 
     Attributes:
         padding: to the longest window of the batch, or to `max_length`.
@@ -111,11 +110,10 @@ class Collator:
         mask = attention_mask(windows, width)
         input_ids = torch.full(mask.shape, self.pad_token_id)
         input_ids[mask.bool()] = torch.from_numpy(np.concatenate(windows)).long()
-        batch: Batch = {
+        batch = {
             "input_ids": input_ids,
             "attention_mask": mask,
             "labels": torch.tensor([example["label"] for example in examples]),
-            "lengths": list(map(len, windows)),
         }
         if self.by_review:
             counts = torch.tensor([len(example["windows"]) for example in examples])

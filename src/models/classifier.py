@@ -162,6 +162,10 @@ class BertClassifier(TransformerModule):
         logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits.float()
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Adds `lengths`, a list of the tokens of each window, while asking for them does not wait for a GPU."""
+        return batch | {"lengths": batch["attention_mask"].sum(dim=1).tolist()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the rows of the step on all ranks."""
         if (steps := self._graphed_steps()) is not None:

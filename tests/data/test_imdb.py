@@ -158,7 +158,7 @@ def test_where_takes_the_rows_that_have_all_its_values(attach: Attach, tmp_path:
 def test_padding_modes(attach: Attach, padding: str) -> None:
     data = _prepared(attach(padding=padding, batch_size=5, max_length=48))
     for batch in (*data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()):
-        assert set(batch) == {"input_ids", "attention_mask", "labels", "lengths"}
+        assert set(batch) == {"input_ids", "attention_mask", "labels"}
         lengths = batch["attention_mask"].sum(dim=1)
         assert batch["input_ids"].shape[1] == (48 if padding == "max_length" else lengths.max())
         padded = batch["input_ids"][batch["attention_mask"] == 0]

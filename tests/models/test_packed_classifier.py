@@ -105,6 +105,13 @@ def test_a_step_asks_the_gpu_for_nothing(tiny_bert: Path, reviews_csv: Path, mon
     sizes = {"train_size": 48, "val_size": 0, "test_size": 24, "max_length": 64}
     data = ImdbDataModule(str(reviews_csv), tokenizer=str(tiny_bert), **sizes)  # type: ignore[arg-type]
     count = _Count(monkeypatch)
+    transfer = BertClassifier.on_before_batch_transfer
+
+    def before_transfer(module: BertClassifier, batch: Any, dataloader_idx: int) -> Any:
+        count.on = False  # until the step begins: the batch is on the CPU
+        return transfer(module, batch, dataloader_idx)
+
+    monkeypatch.setattr(BertClassifier, "on_before_batch_transfer", before_transfer)
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=1,
