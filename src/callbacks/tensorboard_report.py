@@ -44,12 +44,10 @@ class Report(Callback):
 
     def __init__(self) -> None:
         self._order = np.empty(0, dtype=np.int64)
-        self._seen = 0
-        self._batches: list[EvaluatedRows] = []
+        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._order = _data(trainer).eval_order(_subset(trainer))
-        self._seen = 0
         self._batches = []
 
     def on_validation_batch_end(
@@ -63,16 +61,12 @@ class Report(Callback):
     ) -> None:
         if not isinstance(outputs, dict) or "logits" not in outputs:
             return
-        label = batch["labels"].cpu().numpy()
-        position = self._order[self._seen : self._seen + len(label)]
-        self._seen += len(label)
-        real = label != IGNORED_LABEL
-        probabilities = outputs["logits"].detach().float().softmax(dim=1).cpu().numpy()
-        self._batches.append(EvaluatedRows(position[real], label[real], probabilities[real]))
+        # they stay on the device: a copy would wait for the GPU after each batch
+        self._batches.append((batch["labels"], outputs["logits"].detach().float().softmax(dim=1)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the report at the end of the epoch, which is before a checkpoint is saved at the end of validation."""
-        batches, self._batches = self._batches, []
+        batches = [self._rows()] if self._batches else []
         if trainer.world_size > 1:
             # all ranks take part: they may have different numbers of rows, or none
             shares: list[list[EvaluatedRows]] = [[] for _ in range(trainer.world_size)]
@@ -86,6 +80,13 @@ class Report(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _write(logger, _data(trainer), rows, _subset(trainer), _step(trainer, pl_module))
+
+    def _rows(self) -> EvaluatedRows:
+        """Takes the rows of this rank."""
+        label, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True))
+        self._batches = []
+        real = label != IGNORED_LABEL
+        return EvaluatedRows(self._order[: len(label)][real], label[real], probabilities[real])
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end

@@ -48,9 +48,10 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, TransformerModule)
         lengths = batch["attention_mask"].sum(dim=1)
         self._rows += len(batch["labels"])
-        self._computed += batch["attention_mask"].numel()
+        self._computed += pl_module.tokens_computed(batch)
         # int() waits for the device. CUDA events need no wait; on other devices the clock is right only after it
         self._tokens += lengths.sum() if self._device == "cuda" else int(lengths.sum())
         self._steps.append((self._started, self._now()))

@@ -67,11 +67,11 @@ def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModul
     last.run = run
     throughput = Throughput()
     return [
+        throughput,
+        StepLog(throughput),  # before the progress bar, which shows what it logs
         *(callback for callback in configured if callback not in saving),
         *_reports(configured, model),
         Summary(run),
-        throughput,
-        StepLog(throughput),
         Hyperparameters(best),
         *(callback for callback in saving if callback not in (best, last)),
         best,

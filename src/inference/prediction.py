@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -129,25 +130,46 @@ class Prediction:
             self.journal.write(self.done)
         if not self.done.rows:
             writer.header()
-        known = set(columns)
-        for chunk in self._chunks(rows):
-            fitting = [row for row in chunk if self._fits(row, known)]
+        for chunk, fitting, tokens in self._encoded(rows, set(columns)):
             bar.update(len(chunk) - len(fitting))
-            writer.write(fitting, self._predict(fitting, bar))
+            writer.write(fitting, self._predict(fitting, tokens, bar))
             done = replace(self.done, rows=self.done.rows + len(chunk))
             if self.journal:
                 done = replace(done, rows_hash=chain_hash(done.rows_hash, chunk), size=sync(stream))
                 self.journal.write(done)
             self.done = done
 
-    def _predict(self, rows: list[Row], bar: Any) -> list[list[float] | None]:
+    def _encoded(
+        self, rows: Iterable[Row], columns: set[str]
+    ) -> Iterator[tuple[list[Row], list[Row], list[list[list[int]]]]]:
+        """Each chunk, its rows that fit the output, and the tokens of those with a text.
+
+        A thread encodes a chunk while the chunk before is labelled. Standard input is not read ahead: what is there is
+        labelled first.
+        """
+        ahead = self.reviews.path != STANDARD
+        with ThreadPoolExecutor(1) as thread:
+
+            def begin(chunk: list[Row]) -> tuple[list[Row], list[Row], Future[list[list[list[int]]]]]:
+                fitting = [row for row in chunk if self._fits(row, columns)]
+                texts = [row.text for row in fitting if row.text.strip()]
+                return chunk, fitting, thread.submit(self.classifier.encoder.encode, texts)
+
+            begun = map(begin, self._chunks(rows))
+            following = next(begun, None)
+            while following:
+                chunk, fitting, tokens = following
+                following = next(begun, None) if ahead else None
+                yield chunk, fitting, tokens.result()
+                following = following if ahead else next(begun, None)
+
+    def _predict(self, rows: list[Row], tokens: list[list[list[int]]], bar: Any) -> list[list[float] | None]:
         """The probabilities of each row; None for one with no text."""
         from src.inference.classifier import probabilities
 
         filled = [i for i, row in enumerate(rows) if row.text.strip()]
         self.n_empty += len(rows) - len(filled)
         bar.update(len(rows) - len(filled))
-        tokens = self.classifier.encoder.encode([rows[i].text for i in filled])
         logits = self.classifier.logits_of_tokens(tokens, self.batch_size, bar.update)
         found = dict(zip(filled, probabilities(logits).tolist(), strict=True))
         return [found.get(i) for i in range(len(rows))]

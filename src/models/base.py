@@ -19,9 +19,9 @@ from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.running_means import RunningMeans
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
-from src.system.seeds import run_seed, step_seed
+from src.system.seeds import run_seed, seed_torch, step_seed
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 
 # the restored state of the optimizer keeps these, whatever the user gives to a resumed run
 _OPTIMIZER = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_ratio", "schedule", "layer_decay")
@@ -160,12 +160,17 @@ class TransformerModule(lightning.LightningModule):
         groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay, head_rate)
         return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
 
+    def tokens_computed(self, batch: Batch) -> int:
+        """How many tokens a training step computes for a batch, padding included."""
+        return int(batch["attention_mask"].numel())
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout for this step and rank, so that a resumed run draws the same masks as an uninterrupted one.
 
         Lightning seeds all ranks alike, so they would have the same dropout masks.
         """
-        torch.manual_seed(step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank))
+        seed = step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
+        seed_torch(seed, self.device)
 
     def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
         """Counts summed over the ranks, at least 1: the divisor of a step's loss, since ranks may differ in rows."""
@@ -194,7 +199,11 @@ class TransformerModule(lightning.LightningModule):
             # Lightning's own refuses a fused optimizer in mixed precision, also in bf16, where gradients are not scaled
             nn.utils.clip_grad_value_(self.parameters(), limit)
         else:
-            self.last_step["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters(), limit)
+            self.last_step["train/grad_norm"] = self.clip_gradient_norm(limit)
+
+    def clip_gradient_norm(self, limit: float) -> torch.Tensor:
+        """Scales the gradients so that their norm is at most `limit`; returns the norm before that."""
+        return nn.utils.clip_grad_norm_(self.parameters(), limit)
 
     # ---- logging ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +241,8 @@ class TransformerModule(lightning.LightningModule):
                 f"the training loss is {means['train/loss']} after step {self.trainer.global_step} ({facts}): the "
                 "training has diverged. Lower model.learning_rate; checkpoints that were saved before are intact"
             )
+        # not by `self.log`, which would ask the GPU for them after each step (lightning #21232)
+        self.trainer.progress_bar_metrics.update(means)
         return means | last_step
 
     def epoch_metrics(self) -> dict[str, float]:

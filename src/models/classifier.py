@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torchmetrics import MetricCollection
 
@@ -16,7 +17,9 @@ from src.models.checkpoint_format import Archive, network_in
 from src.models.heads import linear_probe as probing
 from src.models.heads.mean_pooling import Pooling
 from src.models.heads.windows import mean_over_windows
+from src.models.kernels.graphs import GraphedSteps
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
@@ -46,8 +49,9 @@ class BertClassifier(TransformerModule):
             few labels: docs/experiments/recipes.md.
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
-        torch_compile: compiles the network when training starts, which takes a minute or more. For GPUs only: it gains
-            nothing on a CPU.
+        torch_compile: compiles when training starts. For GPUs only: it gains nothing on a CPU. For a BERT on a GPU, the
+            parts between matrix products are compiled, which takes 6 to 15 s; else the whole network, which takes
+            minutes.
     """
 
     origin: ClassifierOrigin
@@ -77,6 +81,9 @@ class BertClassifier(TransformerModule):
         self.origin = ClassifierOrigin(model_name_or_path, dropout=self.dropout_options(), pooling=pooling)
         self._begins_anew = True
         self._is_built = False
+        # BERT on a GPU: in place of the network's own forward pass, and of the training step's backward pass too
+        self._packed: PackedBert | None = None
+        self._steps: GraphedSteps | None = None
         self.eval_loss: WeightedMean
         self.eval_metrics: MetricCollection
 
@@ -94,7 +101,10 @@ class BertClassifier(TransformerModule):
 
     def configure_model(self) -> None:
         """Builds the network, when the data are prepared and the number of labels is known."""
-        if self._trainer is None or self._is_built:  # `load_from_checkpoint` has no Trainer
+        if self._trainer is None:  # in `load_from_checkpoint`
+            return
+        if self._is_built:
+            self._pack()  # an earlier run has moved the parameters
             return
         data = self.data
         self.model = self.model or self.origin.build(data.label_names)
@@ -104,12 +114,24 @@ class BertClassifier(TransformerModule):
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
         self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
         compute_last_layer_at_cls_only(self.model)
-        self.speed_up(self.model)
+        self._pack()
+        if self._packed is None:
+            self.speed_up(self.model)
         self.step_means = RunningMeans(["loss", "accuracy"])
         self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
         self.eval_metrics = classification_metrics(len(data.label_names))
+        self._evaluated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._is_built = True
+
+    def _pack(self) -> None:
+        """Decides how the network is computed: packed where that is possible, else by transformers."""
+        trainer, network = self.trainer, self.model
+        assert network is not None
+        dtype = {"bf16-mixed": torch.bfloat16, "32-true": torch.float32}.get(trainer.precision)
+        self._packed = self._steps = None
+        if dtype and is_supported(network, trainer.strategy.root_device):
+            self._packed = PackedBert(network, dtype, self.hparams["torch_compile"])
 
     def on_fit_start(self) -> None:
         """Fits the head with `linear_probe`, unless the run is resumed."""
@@ -140,21 +162,52 @@ class BertClassifier(TransformerModule):
         logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits.float()
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Adds `lengths`, a list of the tokens of each window, while asking for them does not wait for a GPU."""
+        return batch | {"lengths": batch["attention_mask"].sum(dim=1).tolist()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the rows of the step on all ranks."""
-        logits = self._logits_of_reviews(batch)
-        losses = self.row_losses(logits, batch["labels"])
+        if (steps := self._graphed_steps()) is not None:
+            logits, losses = steps(batch["input_ids"], batch["attention_mask"], batch["labels"], sum(batch["lengths"]))
+        else:
+            logits = self._logits_of_reviews(batch)
+            losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != IGNORED_LABEL).float()
         right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
         shown = {"loss": losses.detach(), "accuracy": right}
         for name, values in shown.items():
             self.update_means(name, values, real)
-        # only for the progress bar: StepLog writes the log
-        bar = {f"train/{name}": (values * real).sum() / real.sum().clamp(min=1) for name, values in shown.items()}
-        self.log_dict(bar, prog_bar=True, logger=False)
         # DDP averages gradients over the ranks, which may differ in rows: multiply by world_size, divide by all rows
         loss: torch.Tensor = losses.sum() * self.trainer.world_size / self.over_all_ranks(real.sum())
         return loss
+
+    def _graphed_steps(self) -> GraphedSteps | None:
+        """Training steps as CUDA graphs, where no other rank and no other batch has a share in the gradients."""
+        trainer = self.trainer
+        alone = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.accumulate_grad_batches == 1
+        if self._steps is None and self._packed is not None and alone:
+            self._steps = GraphedSteps(self._packed, self.data.hparams["batch_size"], self.row_losses)
+        return self._steps
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do after a graphed step, which has written the gradients."""
+        if self._steps is None:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing to do after a graphed step, which has written the gradients."""
+        if self._steps is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def clip_gradient_norm(self, limit: float) -> torch.Tensor:
+        return self._steps.clip(limit) if self._steps else super().clip_gradient_norm(limit)
+
+    def tokens_computed(self, batch: Batch) -> int:
+        if self._packed is None:
+            return super().tokens_computed(batch)
+        n_tokens = sum(batch["lengths"])
+        return self._steps.tokens_computed(n_tokens, len(batch["labels"])) if self._steps else n_tokens
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The training loss of each row, shape (rows,); 0 for a filler row. A subclass may have another loss."""
@@ -172,7 +225,8 @@ class BertClassifier(TransformerModule):
         logits = self._logits_of_reviews(batch)
         real = (batch["labels"] != IGNORED_LABEL).float()
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
-        self.eval_metrics.update(logits.softmax(dim=-1), batch["labels"])
+        # the metrics take rows out by a mask, which waits for a GPU: once, at the end
+        self._evaluated.append((logits.softmax(dim=-1), batch["labels"]))
         return logits
 
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
@@ -180,7 +234,12 @@ class BertClassifier(TransformerModule):
         n = len(batch["labels"])
         # as many windows at a time as there are reviews, so that memory does not grow with the number of windows
         parts = zip(batch["input_ids"].split(n), batch["attention_mask"].split(n), strict=True)
-        logits = torch.cat([self(ids, mask) for ids, mask in parts])
+        if self._packed is None:
+            logits = torch.cat([self(ids, mask) for ids, mask in parts])
+        else:
+            sizes = [sum(batch["lengths"][i : i + n]) for i in range(0, len(batch["lengths"]), n)]
+            packed = [pack(ids, mask.sum(dim=1), size) for (ids, mask), size in zip(parts, sizes, strict=True)]
+            logits = torch.cat([self._packed(tokens) for tokens in packed])
         return mean_over_windows(logits, batch["review"], n) if "review" in batch else logits
 
     def on_validation_epoch_end(self) -> None:
@@ -190,6 +249,9 @@ class BertClassifier(TransformerModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, prefix: str) -> None:
+        probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
+        self._evaluated.clear()
+        self.eval_metrics.update(probabilities, labels)
         results = self.eval_metrics.compute()
         confusion = results.pop("confusion_matrix")
         loss = self.eval_loss.compute()

@@ -146,9 +146,6 @@ class BertPretrainer(TransformerModule):
         counts = self.over_all_ranks(torch.stack([weights.sum() for _, weights in losses]))
         # DDP averages gradients over the ranks, which may differ in tokens: times world_size, over all tokens
         parts = [values.sum() * self.trainer.world_size / n for (values, _), n in zip(losses, counts, strict=True)]
-        # only for the progress bar: StepLog writes the log
-        tokens, weights = losses[0]
-        self.log("train/mlm_loss", tokens.detach().sum() / weights.sum().clamp(min=1), prog_bar=True, logger=False)
         return torch.stack(parts).sum()
 
     def _score(self, batch: Batch) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

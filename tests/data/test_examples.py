@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.data.batches import FILLER_ROW
-from src.data.examples import Collator, ReviewExamples, WindowExamples
+from src.data.examples import Collator, Example, ReviewExamples, WindowExamples
 from src.data.labels import IGNORED_LABEL
 from tests.data.conftest import rows_of_one_window
 
@@ -31,10 +31,14 @@ def test_padding_to_the_longest_and_to_max_length() -> None:
     assert wide["attention_mask"].sum() == batch["attention_mask"].sum()
 
 
+def _listed(examples: list[Example]) -> list[tuple[list[list[int]], int]]:
+    return [([window.tolist() for window in example["windows"]], example["label"]) for example in examples]
+
+
 def test_training_reads_each_window_by_itself() -> None:
     windows = WindowExamples(_rows_in_windows())
     assert windows.lengths.tolist() == [3, 2, 1, 2, 2, 1]
-    assert [(item["windows"], item["label"]) for item in (windows[i] for i in range(len(windows)))] == [
+    assert _listed([windows[i] for i in range(len(windows))]) == [
         ([[0, 1, 2]], 1),
         ([[3, 4]], 1),
         ([[10]], 0),
@@ -42,7 +46,7 @@ def test_training_reads_each_window_by_itself() -> None:
         ([[22, 23]], 2),
         ([[24]], 2),
     ]
-    assert windows.__getitems__([4, 0]) == [windows[4], windows[0]]
+    assert _listed(windows.__getitems__([4, 0])) == _listed([windows[4], windows[0]])
 
 
 def test_evaluation_reads_all_windows_of_a_review_together() -> None:
