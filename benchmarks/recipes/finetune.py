@@ -57,7 +57,7 @@ def evaluate(run: Path, split: str) -> Outcome:
     """Runs `validate` or `test`, for the split "val" or "test", with the final weights."""
     command = "validate" if split == "val" else "test"
     rows = run / f"{command}.npy"
-    options = ["--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"]
+    options = [f"--config={run / 'config.yaml'}", "--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"]
     if split == "val":
         options.append("--trainer.limit_val_batches=1.0")
     path = run / "checkpoints" / "last.ckpt"

@@ -19,12 +19,18 @@ _IMPORT_PATH = re.compile(r"(?<![\w./-])([A-Za-z_]\w*)(?:\.\w+)+")
 def allow_classes(command: Command) -> None:
     """Restricts the parser, for the rest of the process.
 
-    The user's own modules are those that a flag names, and those in the working directory that a config names. A value
-    of the type `Any` stays what it is: by default jsonargparse makes an instance of whatever class it names there.
+    The user's own modules are those that a flag names, those that the config of an own run names, and those in the
+    working directory that another config names. A value of the type `Any` stays what it is: by default jsonargparse
+    makes an instance of whatever class it names there.
     """
     typed = {name for arg in command.args for name in _IMPORT_PATH.findall(arg)}
-    named = {path.partition(".")[0] for config in command.configs for path in _class_paths(config.content)}
-    own = {name for name in named if name.isidentifier() and (Path(name).is_dir() or Path(f"{name}.py").is_file())}
+    own = {
+        name
+        for config in command.configs
+        for path in _class_paths(config.content)
+        if (name := path.partition(".")[0]).isidentifier()
+        and (config.own or Path(name).is_dir() or Path(f"{name}.py").is_file())
+    }
     set_parsing_settings(
         instantiate_subclass_spec_in_any=False,
         import_path_denylist=["*"],

@@ -1,7 +1,7 @@
 """The typed command line, before LightningCLI sees it: the order of configs, and what --ckpt_path means."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,17 @@ SUBCOMMANDS = ("fit", "validate", "test")
 
 @dataclass(frozen=True)
 class Config:
-    """A `--config`: its name as typed, and its content, which is empty where the parser will say what is wrong."""
+    """A configuration.
+
+    Attributes:
+        name: as typed.
+        content: empty where the parser will say what is wrong.
+        own: it is that of a run which this user made.
+    """
 
     name: str
     content: dict[str, Any]
+    own: bool = False
 
     def section(self, name: str) -> dict[str, Any]:
         """The options below `model:`, `data:` or `trainer:`."""
@@ -134,7 +141,7 @@ def _run_config(checkpoint: Checkpoint, root: Path) -> Config:
             f"{path} is not read unasked, since it is not below {directories.shown(root / directories.LOGS)}: look at "
             f"it, since a configuration is code, and give it with --config {directories.shown(path)}"
         )
-    return _read_config(str(path))
+    return replace(_read_config(str(path)), own=True)
 
 
 def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:

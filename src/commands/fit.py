@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -118,7 +118,7 @@ class ReviewCLI(LightningCLI):
         checkpoint = self.command.checkpoint
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None, "locks": self.locks}
-        if self.command.name == "fit" and checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if self.command.name == "fit" and checkpoint is not None and not _get_rank():  # None or 0
             directories.lock_run(self.run, self.locks)  # a new run is locked when its directory is made: see RunConfig
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
             if config.get(name) == 0:  # Lightning divides by it
