@@ -9,7 +9,7 @@ import datasets
 
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
 from src.data.labels import label_ids, label_names
-from src.data.rows import check_texts, select_rows
+from src.data.row_selection import check_texts, select_rows
 from src.data.sources import Source
 from src.data.splits import USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts

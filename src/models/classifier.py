@@ -15,9 +15,9 @@ from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch, TransformerModule
 from src.models.checkpoint_format import Archive, network_in
 from src.models.heads import linear_probe as probing
+from src.models.heads.mean_over_windows import mean_over_windows
 from src.models.heads.mean_pooling import Pooling
-from src.models.heads.windows import mean_over_windows
-from src.models.kernels.graphs import GraphedSteps
+from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.metrics import classification_metrics

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from src.data.rows import check_texts
+from src.data.row_selection import check_texts
 from src.system.errors import UserError
 
 

@@ -13,7 +13,7 @@ from src.data.imdb import ImdbDataModule
 from src.models import classifier
 from src.models.classifier import BertClassifier
 from src.models.kernels import packed
-from src.models.kernels.graphs import GraphedSteps
+from src.models.kernels.cuda_graphs import GraphedSteps
 from tests.models.kernels.test_packed import attention_of_each
 
 Run = Callable[..., tuple[int, str, str]]

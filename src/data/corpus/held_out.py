@@ -11,7 +11,7 @@ import yaml
 
 from src.data.fingerprints import hash_texts
 from src.data.prepared_reviews import Selection, labelled_splits
-from src.data.rows import texts_of
+from src.data.row_selection import texts_of
 from src.data.sources import Source
 from src.data.splits import choose_rows
 from src.system.errors import UserError

@@ -15,7 +15,7 @@ from src.data.cache import Prepared, cache_key, prepare_once, write_rows
 from src.data.corpus.chunks import cut_into_chunks, room_for_text
 from src.data.corpus.held_out import HeldOut
 from src.data.fingerprints import hash_texts, read_hashes, save_hashes
-from src.data.rows import ROWS_AT_ONCE, check_texts, select_rows, texts_of
+from src.data.row_selection import ROWS_AT_ONCE, check_texts, select_rows, texts_of
 from src.data.sources import Source
 from src.data.splits import USES, choose_rows
 from src.data.tokenization import tokenizer_facts

@@ -12,7 +12,7 @@ from transformers import BertForSequenceClassification
 
 from src.data.labels import IGNORED_LABEL
 from src.models.kernels import packed
-from src.models.kernels.graphs import GraphedSteps, multiple_for
+from src.models.kernels.cuda_graphs import GraphedSteps, multiple_for
 from src.models.kernels.packed import PackedBert, pack
 
 _LENGTHS = (23, 1, 11, 17)

@@ -2,7 +2,7 @@
 
 import torch
 
-from src.models.heads.windows import mean_over_windows
+from src.models.heads.mean_over_windows import mean_over_windows
 
 
 def test_mean_over_windows() -> None:
