@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -27,11 +27,21 @@ class Encoder:
         tokenizer: a fast tokenizer.
         max_length: the most tokens of a window, special tokens included.
         truncation: which part of a longer text is kept; "windows" keeps all of it.
+
+    Raises:
+        UserError: the settings, which may come from a file, are no such length or truncation.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     truncation: Truncation
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_length, int) or self.max_length < MIN_LENGTH:
+            raise UserError(f"max_length is {self.max_length!r}; it must be a number of at least {MIN_LENGTH}")
+        if self.truncation not in get_args(Truncation):
+            known = ", ".join(get_args(Truncation))
+            raise UserError(f"truncation is {self.truncation!r}; it must be one of {known}")
 
     def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
         """The token ids of the windows of each text, unpadded. There is one window unless `truncation` is "windows"."""

@@ -6,6 +6,7 @@ types (the tokenizer as the text of its files), so that `torch.load` reads it wi
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -79,9 +80,13 @@ class Archive:
         Raises:
             UserError: the checkpoint is of another module, or of another version of this program.
         """
-        section = _read_section(checkpoint, cls.SECTION, "BertClassifier")
+        own = ("max_length", "truncation", "labels", "prepared")
+        section = _read_section(checkpoint, cls.SECTION, "BertClassifier", own)
+        labels, config = section["labels"], section["config"]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
+            raise UserError(f"{checkpoint.path} is damaged: its labels are {labels!r:.100}")
         encoder = Encoder(section["tokenizer"], section["max_length"], section["truncation"])
-        return cls(encoder, section["labels"], section["config"], section["texts"], section["prepared"])
+        return cls(encoder, labels, config, section["texts"], section["prepared"])
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class PretrainerArchive:
         Raises:
             UserError: the checkpoint is of another module, or of another version of this program.
         """
-        section = _read_section(checkpoint, cls.SECTION, "BertPretrainer")
+        section = _read_section(checkpoint, cls.SECTION, "BertPretrainer", ("sequence_length",))
         return cls(section["tokenizer"], section["sequence_length"], section["config"], section["texts"])
 
 
@@ -128,22 +133,25 @@ def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
     }
 
 
-def _read_section(checkpoint: Checkpoint, name: str, module: str) -> dict[str, Any]:
-    """A section, with the configuration and the tokenizer as objects."""
+def _read_section(checkpoint: Checkpoint, name: str, module: str, own: Sequence[str]) -> dict[str, Any]:
+    """A section, with the configuration and the tokenizer as objects, and the entries `own` that it alone has."""
     path = checkpoint.path
-    section: dict[str, Any] | None = checkpoint.content.get(name)
-    if section is None:
+    section = checkpoint.content.get(name)
+    if not isinstance(section, dict):
         raise UserError(f"{path} is no checkpoint of a {module}: it has no section {name!r}")
     if (found := section.get("format", 1)) != FORMAT:
         raise UserError(
             f"{path} was written by another version of this program (format {found}; this one reads {FORMAT}): "
             "train again, or use that version"
         )
-    return section | {
-        "config": AutoConfig.for_model(**section["config"]),
-        "tokenizer": tokenizer_from_files(section["tokenizer"]),
-        "texts": section["texts"].clone(),  # not mapped from a file that may be replaced
-    }
+    try:
+        return {key: section[key] for key in own} | {
+            "config": AutoConfig.for_model(**section["config"]),
+            "tokenizer": tokenizer_from_files(section["tokenizer"]),
+            "texts": section["texts"].clone(),  # not mapped from a file that may be replaced
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: its section {name!r} cannot be read ({one_line(error)[:200]})") from error
 
 
 def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -65,3 +65,38 @@ def test_code_of_a_stranger_is_not_run(with_code: bool, tiny_checkpoint: Path, r
         assert "has the file 'mine.py', which is none of a tokenizer's files" in err
     else:
         assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        *((name, None) for name in ("config", "tokenizer", "texts", "max_length", "truncation", "labels")),
+        ("config", {"model_type": "no such model"}),
+        ("config", {"hidden_size": 32}),
+        ("tokenizer", {"tokenizer.json": "{", "tokenizer_config.json": "{}"}),
+        ("tokenizer", {}),
+        ("texts", [1, 2]),
+        ("max_length", "64"),
+        ("max_length", -1),
+        ("truncation", "middle"),
+        ("labels", ["only"]),
+        ("labels", [1, 2]),
+        ("labels", "ab"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_stored_settings_are_input(
+    entry: str, value: object, missing: bool, tiny_checkpoint: Path, run_cli: Run
+) -> None:
+    """What is missing or no such value is refused in one line, as an option would be."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content[Archive.SECTION][entry] = value
+    if missing:
+        del content[Archive.SECTION][entry]
+    torch.save(content, "damaged.ckpt")
+    Path("in.csv").write_text("text\ngreat\n")
+    status, _, err = run_cli("predict", "--ckpt_path=damaged.ckpt", "--input=in.csv", "--output=out.csv")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("error: ")
+    assert not Path("out.csv").exists()
