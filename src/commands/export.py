@@ -6,6 +6,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from src.system.atomic import atomic_write
+from src.system.checksums import write_checksums
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
 from src.system.signals import interrupted_by_signals
@@ -91,6 +92,7 @@ def _export(options: Any) -> None:
                     reviews=options.reviews,
                     text_column=options.text_column,
                 )
+            write_checksums(folder)
     except OSError as error:
         raise UserError(f"{output} could not be written: {error.strerror or error}") from error
     print(*lines, f"Exported to {options.output}", sep="\n")

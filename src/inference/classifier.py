@@ -22,6 +22,7 @@ from src.models.exported_folder import WEIGHTS, read_folder, read_network
 from src.models.kernels.last_layer import compute_last_layer_at_cls_only
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.runs.checkpoint_reading import read_checkpoint
+from src.system.checksums import verify_checksums
 from src.system.errors import UserError, one_line
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -151,6 +152,7 @@ def onnx_network(path: Path) -> Network:
         import onnxruntime
     except ImportError as error:
         raise UserError("an .onnx file needs ONNX Runtime: pip install -c constraints.txt -e '.[onnx]'") from error
+    verify_checksums(path.parent, path.name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # its warnings are of graph optimisations

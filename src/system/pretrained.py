@@ -1,6 +1,7 @@
 """Configurations, tokenizers and weights of pretrained models, loaded by name and without code from the Hub."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
+from src.system.checksums import verify_checksums
 from src.system.errors import UserError, one_line
 from src.system.hub import OFFLINE_HINT, why_offline
 from src.system.locations import PACKAGE_PREFIX, locate
@@ -23,13 +25,13 @@ _SHA256 = {
 
 def load_config(name: str) -> PretrainedConfig:
     """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
-    config: PretrainedConfig = _load(AutoConfig, name, "a model")
+    config: PretrainedConfig = _load(AutoConfig, name, "a model", ("*.json", "*.npy"))
     return config
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of the pretrained model `name`."""
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer")
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer", ("*.json", "*.txt"))
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         # transformers makes an empty tokenizer from a folder that has a configuration but no vocabulary
         raise UserError(f"a tokenizer cannot be read from {name!r}: there is no vocabulary in it")
@@ -59,6 +61,8 @@ def check_weights(name: str) -> None:
     """
     _check_hash(name)
     path = _locate(name)
+    if path is not None:
+        verify_checksums(path, "*.safetensors")
     try:
         where = str(path or name)
         file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
@@ -86,13 +90,15 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig, **options
     with quiet():
         # a head for other labels is no error: it is replaced
         usual = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
-        return _load(auto_class, name, "weights", config=config, **usual | options)
+        return _load(auto_class, name, "weights", ("*.safetensors",), config=config, **usual | options)
 
 
-def _load(auto_class: Any, name: str, what: str, **options: Any) -> Any:
+def _load(auto_class: Any, name: str, what: str, files: Sequence[str], **options: Any) -> Any:
     path = _locate(name)
     if path is not None and not (path / "config.json").is_file():
         raise UserError(f"the model folder {name!r} has no config.json")
+    if path is not None:
+        verify_checksums(path, *files)
     try:
         return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
     except Exception as error:  # these libraries raise errors of many classes

@@ -267,3 +267,30 @@ def test_the_folder_needs_none_of_this_project(exported: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
     assert "'label': 'pos'" in done.stdout
+
+
+@pytest.mark.parametrize("asked", ["folder", "model.onnx", "model_int8.onnx"])
+def test_a_file_that_has_changed_since_the_export_is_refused(
+    asked: str, exported: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    """One flipped bit in any file that is read; the card may be edited."""
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    Path("in.csv").write_text("text\ngreat\n")
+    model = folder if asked == "folder" else folder / asked
+    command = ["predict", f"--ckpt_path={model}", "--input=in.csv", "--output=out.csv"]
+    (folder / "README.md").write_text("my own words")
+    assert run_cli(*command)[0] == 0
+    Path("out.csv").unlink()
+    read = ["config.json", "tokenizer.json", "preprocessing.json", "model.safetensors" if asked == "folder" else asked]
+    for name in read:
+        whole = (folder / name).read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 4
+        (folder / name).write_bytes(flipped)
+        status, _, err = run_cli(*command)
+        assert (status, err.count("\n")) == (1, 1), name
+        assert f"{name} is not the file that was exported" in err
+        assert not Path("out.csv").exists()
+        (folder / name).write_bytes(whole)
+    (folder / "checksums.json").unlink()  # as in any other folder of transformers
+    assert run_cli(*command)[0] == 0

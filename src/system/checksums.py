@@ -1,0 +1,45 @@
+"""The checksums of an exported folder: SHA-256 of each file, compared when the file is read."""
+
+import hashlib
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from src.system.errors import UserError
+
+CHECKSUMS = "checksums.json"
+_MAY_BE_EDITED = ("README.md", CHECKSUMS)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes the checksums of all files but the card, which may be edited."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _MAY_BE_EDITED)
+    sums = {path.name: _sha256(path) for path in files}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
+
+
+def verify_checksums(folder: Path, *patterns: str) -> None:
+    """Compares the files whose names match one of `patterns`. A folder without checksums is taken as it is.
+
+    Raises:
+        UserError: a file is missing or has changed.
+    """
+    if not (folder / CHECKSUMS).is_file():
+        return
+    try:
+        sums = dict(json.loads((folder / CHECKSUMS).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / CHECKSUMS} is damaged: export the checkpoint again") from error
+    for name, expected in sums.items():
+        if not any(fnmatch(name, pattern) for pattern in patterns):
+            continue
+        path = folder / Path(name).name
+        if not path.is_file() or _sha256(path) != expected:
+            raise UserError(
+                f"{path} is not the file that was exported: export again, or delete {CHECKSUMS} if you changed the file"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
