@@ -78,15 +78,18 @@ def run_process(command: Sequence[str], log: Path, **environment: str) -> Finish
     return Finished(started, wall, usage.ru_maxrss / 1024)
 
 
-def run_recorded(command: Sequence[str], log: Path, gemm_every: int = 0) -> tuple[dict[str, Any], Finished]:
+def run_recorded(
+    command: Sequence[str], log: Path, gemm_every: int = 0, **environment: str
+) -> tuple[dict[str, Any], Finished]:
     """Runs a command that records its steps (speed/recorder.py); returns the recorder's report and the process.
 
     Args:
         command: with one of the probes.
         log: the report lies beside it.
         gemm_every: number of steps between measurements of the matrix product; 0 for none.
+        environment: of the process, beside that of this one.
     """
     report = log.with_suffix(".json")
     report.unlink(missing_ok=True)
-    process = run_process(command, log, BENCH_REPORT=str(report), BENCH_GEMM_EVERY=str(gemm_every))
+    process = run_process(command, log, BENCH_REPORT=str(report), BENCH_GEMM_EVERY=str(gemm_every), **environment)
     return json.loads(report.read_text()), process

@@ -72,7 +72,7 @@ def main() -> int:
         kills += 1
         print(f"kill {kills}/{options.kills}, {patience:.1f} s into training; saved: {_step(root)}", flush=True)
     _finish(_launch(root))
-    different = _differences(_outcome(_WORK / "alone"), _outcome(root))
+    different = differences(outcome(_WORK / "alone"), outcome(root))
     print(f"{kills} kills; differences: {', '.join(different) or 'none'}")
     return 1 if different else 0
 
@@ -106,7 +106,8 @@ def _step(root: Path) -> str:
     return f"step {torch.load(saved[0], weights_only=True, mmap=True)['global_step']}"
 
 
-def _outcome(root: Path) -> dict[str, Any]:
+def outcome(root: Path) -> dict[str, Any]:
+    """What the newest run below `root` left: its last checkpoint's state and its log, without times."""
     run = runs(root)[0]
     checkpoint = torch.load(run / LAST, weights_only=True)
     outcome = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
@@ -122,7 +123,7 @@ def _leaves(value: Any, where: str = "") -> dict[str, Any]:
     return {where: value}
 
 
-def _differences(ours: Any, theirs: Any) -> list[str]:
+def differences(ours: Any, theirs: Any) -> list[str]:
     """The places where anything differs in any bit."""
     left, right = _leaves(ours), _leaves(theirs)
     return sorted(left.keys() ^ right.keys()) + [

@@ -57,7 +57,9 @@ def evaluate(run: Path, split: str) -> Outcome:
     """Runs `validate` or `test`, for the split "val" or "test", with the final weights."""
     command = "validate" if split == "val" else "test"
     rows = run / f"{command}.npy"
-    options = [f"--config={run / 'config.yaml'}", "--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows"]
+    # its config.yaml is read unasked below that directory alone
+    root = f"--trainer.default_root_dir={run.parents[1]}"
+    options = ["--trainer.callbacks+=benchmarks.recipes.correct_rows.CorrectRows", root]
     if split == "val":
         options.append("--trainer.limit_val_batches=1.0")
     path = run / "checkpoints" / "last.ckpt"

@@ -3,7 +3,8 @@
 Both sides use this one clock: `benchmarks.speed.recorder_callback` under `python -m src`, and
 `benchmarks.peers.recorder_callback` under the Hugging Face Trainer.
 The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rate of an fp32
-matrix product is measured; that time and its page faults are subtracted.
+matrix product is measured; that time and its page faults are subtracted. After the steps that $BENCH_WAIT_AFTER lists
+("10,256"), it waits for the GPU, so that the time between two of them is the GPU's too.
 
 Only light imports at the top, since the time from the command to the first step includes this module.
 """
@@ -32,6 +33,7 @@ class Recorder:
             "prepare_s": {},
         }
         self.gemm_every = int(os.environ.get("BENCH_GEMM_EVERY", "0"))
+        self.wait_after = [int(n) for n in os.environ.get("BENCH_WAIT_AFTER", "").split(",") if n]
         self._last: tuple[float, int] | None = None
 
     @staticmethod
@@ -54,6 +56,8 @@ class Recorder:
         self._begin = begin
 
     def step_ends(self) -> None:
+        if len(self.report["steps"]) + 1 in self.wait_after and (torch := sys.modules["torch"]).cuda.is_available():
+            torch.cuda.synchronize()
         self._last = self.now()
         self.report["steps"].append([self._last[0] - self._begin[0], self._last[1] - self._begin[1]])
 
@@ -61,6 +65,8 @@ class Recorder:
         """Writes the report as it is now; each later call replaces it."""
         if torch := sys.modules.get("torch"):
             self.report["gpu_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20  # 0 without a GPU
+            if self.wait_after and torch.cuda.is_available():
+                self.report["bf16_rate"] = bf16_rate()
         if path := os.environ.get("BENCH_REPORT"):
             Path(path).write_text(json.dumps(self.report))
 
@@ -79,3 +85,19 @@ def gemm_rate(seconds: float = 0.2) -> float:
             torch.mm(a, b, out=product)
             best = min(best, time.perf_counter() - started)
     return 2 * 1024**3 / best
+
+
+def bf16_rate(n: int = 8192, repeats: int = 8) -> float:
+    """Operations a second of bf16 products of two n × n matrices on the GPU."""
+    import torch
+
+    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    product = torch.empty_like(a)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for i in range(3 + repeats):
+        if i == 3:  # the first load kernels
+            begin.record()
+        torch.mm(a, b, out=product)
+    end.record()
+    end.synchronize()
+    return float(repeats * 2 * n**3 / (begin.elapsed_time(end) / 1e3))

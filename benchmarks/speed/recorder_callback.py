@@ -1,8 +1,11 @@
 """Callbacks that record `python -m src`: `--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe`."""
 
+import os
+import signal
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.profilers import Profiler
 
 from benchmarks.speed.recorder import Recorder
@@ -18,7 +21,7 @@ class LightningProbe(lightning.Callback):
         _RECORDER.report["fit_at"] = _RECORDER.now()[0]
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        _RECORDER.report["lengths"].append(batch["input_ids"].shape[1])
+        _RECORDER.report["lengths"].append(batch.get("lengths", []))  # of each row
         _RECORDER.step_begins()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -40,6 +43,30 @@ class LightningProbe(lightning.Callback):
             _RECORDER.report["evaluation_s"] = _RECORDER.now()[0] - self._started
             _RECORDER.report["evaluated"] = self._rows
             _RECORDER.write()
+
+
+class KillAfter(lightning.Callback):
+    """Ends the process by SIGKILL after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NoSynchronisation(lightning.Callback):
+    """In the second epoch, makes it an error to wait for the GPU, except in the first and last steps."""
+
+    def __init__(self, margin: int = 20) -> None:
+        self.margin = margin
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1 and batch_idx == self.margin:
+            torch.cuda.set_sync_debug_mode("error")
+        if trainer.current_epoch == 1 and batch_idx == trainer.num_training_batches - self.margin:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 class PrepareProfiler(Profiler):

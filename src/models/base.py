@@ -137,7 +137,7 @@ class TransformerModule(lightning.LightningModule):
     def speed_up(self, network: nn.Module) -> None:
         """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would."""
         # In bf16 on a Hopper GPU, PyTorch prefers cuDNN's attention, which makes a new plan for each new batch length
-        # (pytorch #155958, FunASR #3704): 0.19 s per step instead of 0.04 s (docs/results.md, "On one GPU")
+        # (pytorch #155958, FunASR #3704): 0.15 s on an H200 (docs/experiments/gpu.md)
         torch.backends.cuda.enable_cudnn_sdp(False)
         if self.hparams["torch_compile"]:
             network.compile(dynamic=True)  # batches differ in length

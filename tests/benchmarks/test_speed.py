@@ -1,13 +1,18 @@
 """The speed benchmarks: the processes they plan, what they make of results, and that they continue after a kill."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import processes, repeats, report
-from benchmarks.speed import gpu, prediction, pretraining, start, training, training_page
+from benchmarks.speed import gpu, gpu_checks, prediction, pretraining, recorder, start, training, training_page
 from benchmarks.speed.training import VARIANTS
+from src.models.kernels import packed
+from src.models.kernels.cuda_graphs import GraphedSteps
+from tests.models.kernels.test_packed import attention_of_each
 
 
 def test_sections_are_replaced_and_the_rest_is_left(tmp_path: Path) -> None:
@@ -147,12 +152,40 @@ def test_pretraining_table_has_the_loss_of_each_sixth() -> None:
     assert "| ours, its dropout | 6.000 | 5.000 | 4.000 | 3.000 | 2.000 | 1.000 |" in table
 
 
-def test_gpu_table_parts_steps_by_the_lengths_that_were_seen() -> None:
-    assert gpu.by_novelty([512, 300, 300, 512, 120], [9.0, 0.2, 0.04, 0.05, 0.3]) == ([0.2, 0.3], [0.04, 0.05])
-    row = {"rate": 50.0, "first": 9.0, "new": None, "seen": None, "wall": 30.0, "peak": 3000.0}
-    rows = {name: [row, {**row, "rate": 100.0}] for name in gpu.VARIANTS} | {
-        "ours, gpu.yaml": [{**row, "rate": 200.0, "new": 0.21, "seen": 0.04}] * 2
-    }
-    table = gpu.render(rows).splitlines()
-    assert table[-1] == "| ours, gpu.yaml | 200 | 3.00× | 3.00× | 9.0 | 0.210 | 0.040 | 30 | 3,000 |"
-    assert "| – | – |" in table[2]
+def test_gpu_table_has_the_ratio_within_a_repeat() -> None:
+    def row(rate: float, **more: float) -> dict[str, float]:
+        return {"training, reviews/s": rate, "first epoch, s": 9.0, "peak, MiB": 3000.0, **more}
+
+    # the machine at half its speed in the last repeat
+    rows = {name: [row(50.0), row(50.0), row(25.0)] for name in gpu.VARIANTS}
+    more = {"share, %": 20.4, "evaluation, reviews/s": 4000.0, "prediction, reviews/s": 2500.0}
+    rows[gpu.OURS] = [row(500.0, **more), row(510.0, **more), row(250.0, **more)]
+    table = gpu.render(rows)
+    ours = "| ours, gpu.yaml | 500 (250 to 510) | 20.4 (20.4 to 20.4) | 9.0 (9.0 to 9.0) | 3,000 (3,000 to 3,000) |"
+    assert f"{ours} 10.00× | 10.00× | 10.00× |" in table
+    assert "| A: Trainer, tutorial, fp32 | 50 (25 to 50) | – |" in table
+    assert "| evaluation, reviews/s | 4,000 (4,000 to 4,000) |" in table
+
+
+def test_gpu_checks_hold_without_a_graph(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "attention", attention_of_each)
+    monkeypatch.setattr(GraphedSteps, "_capture", lambda self, n: functools.partial(self._run, n))
+    texts = ["a good film " * n for n in range(1, 25)]
+    steps = gpu_checks.batches(str(tiny_bert), texts, torch.device("cpu"))
+    assert [len(step[0]) for step in steps] == [8, 8, 8]
+    for _, holds, figures in (
+        gpu_checks.seeds(str(tiny_bert), steps, compiled=False),
+        gpu_checks.gradients(str(tiny_bert), steps),
+        gpu_checks.graph_against_none(str(tiny_bert), steps),
+    ):
+        assert holds, figures
+
+
+def test_a_recorder_tells_the_tokens_of_rows_and_waits_only_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_WAIT_AFTER", "1,2")
+    seen = recorder.Recorder()
+    assert seen.wait_after == [1, 2]
+    for _ in range(2):
+        seen.step_begins()
+        seen.step_ends()
+    assert len(seen.report["steps"]) == 2

@@ -2,7 +2,7 @@
 
 A step of 8 reviews keeps an H200 busy for 5 to 7 ms, and Python needs 35 ms to launch its kernels one by one. A graph
 is captured for each number of tokens, rounded up, when a batch first has it: about 30 graphs over the IMDb reviews
-with 8 reviews a step, 0.05 s each, in one memory pool. Gradient clipping, optimizer and schedule stay outside.
+with 8 reviews a step, 0.1 s each, in one memory pool. Gradient clipping, optimizer and schedule stay outside.
 """
 
 import functools
