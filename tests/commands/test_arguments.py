@@ -139,3 +139,22 @@ def test_help_and_version_import_nothing_heavy(flag: str) -> None:
     code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], cwd=_REPOSITORY, capture_output=True, text=True, check=True)
     assert answer.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_config_from_before_the_files_were_grouped_is_read_or_refused_in_one_line(
+    run_cli: Run, tiny_options: list[str]
+) -> None:
+    """Models, data modules and the checkpoint callback did not move; the report did."""
+    old = {
+        "model": {"class_path": "src.models.classifier.BertClassifier", "init_args": {"torch_compile": False}},
+        "data": {"class_path": "src.data.imdb.ImdbDataModule", "init_args": {"padding": "longest"}},
+        "trainer": {"callbacks": [{"class_path": "src.callbacks.last_checkpoint.LastCheckpoint"}]},
+    }
+    Path("old.yaml").write_text(yaml.safe_dump(old))
+    status, _, err = run_cli("fit", "--config=old.yaml", *tiny_options, "--trainer.max_steps=1")
+    assert status == 0, err
+    old["trainer"] = {"callbacks": [{"class_path": "src.callbacks.report.Report"}]}
+    Path("old.yaml").write_text(yaml.safe_dump(old))
+    status, _, err = run_cli("fit", "--config=old.yaml", *tiny_options, "--trainer.max_steps=1")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "src.callbacks.report" in err

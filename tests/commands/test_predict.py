@@ -18,7 +18,6 @@ from src.inference import prediction
 from src.inference.classifier import load, probabilities
 from src.models.checkpoint_format import Archive, network_in
 from src.runs.checkpoint_reading import read_checkpoint
-from src.system.locks import exclusive
 from tests.conftest import write_reviews
 from tests.synthetic import synthetic_reviews
 
@@ -296,15 +295,3 @@ def test_lightning_is_not_imported(tiny_checkpoint: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_an_output_that_is_being_written_is_refused(tiny_checkpoint: Path, run_cli: Run) -> None:
-    Path("in.csv").write_text("text\ngreat\n")
-    command = ["predict", f"--ckpt_path={tiny_checkpoint}", "--input=in.csv", "--output=out.csv"]
-    with exclusive(Path(".out.csv.lock").absolute(), "it"):
-        status, _, err = run_cli(*command)
-    assert (status, err.count("\n")) == (1, 1)
-    assert err.startswith("error: out.csv is being written by process ")
-    assert not Path("out.csv").exists()
-    assert run_cli(*command)[0] == 0
-    assert {path.name for path in Path().iterdir()} == {"in.csv", "out.csv"}

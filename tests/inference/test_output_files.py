@@ -16,6 +16,7 @@ import torch
 
 from src.inference import prediction
 from src.inference.classifier import Classifier
+from src.system.locks import exclusive
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -114,3 +115,15 @@ def test_sigkill_loses_no_row_and_repeats_none(reviews_csv: Path, tiny_checkpoin
     done = subprocess.run([*command, "--output=out.csv"], env=environment, capture_output=True, text=True, check=True)
     assert "rows already" in done.stderr
     assert list(pd.read_csv("out.csv").id) == list(frame.index)
+
+
+def test_an_output_that_is_being_written_is_refused(tiny_checkpoint: Path, run_cli: Run) -> None:
+    Path("in.csv").write_text("text\ngreat\n")
+    command = ["predict", f"--ckpt_path={tiny_checkpoint}", "--input=in.csv", "--output=out.csv"]
+    with exclusive(Path(".out.csv.lock").absolute(), "it"):
+        status, _, err = run_cli(*command)
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("error: out.csv is being written by process ")
+    assert not Path("out.csv").exists()
+    assert run_cli(*command)[0] == 0
+    assert {path.name for path in Path().iterdir()} == {"in.csv", "out.csv"}
