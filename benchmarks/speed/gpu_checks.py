@@ -18,7 +18,7 @@ from benchmarks.processes import WORK, ProcessFailedError, run_process
 from benchmarks.stress import differences, outcome
 from src.data.labels import IGNORED_LABEL
 from src.models.kernels.cuda_graphs import GraphedSteps
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert
 from src.system.seeds import step_seed
 
@@ -53,7 +53,7 @@ def _network(model: str, device: torch.device, dropout: float) -> BertForSequenc
     network = BertForSequenceClassification.from_pretrained(
         model, num_labels=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
     )
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
     return network.to(device).train()  # type: ignore[no-any-return, arg-type]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.system.errors import UserError
 
 _OPSET = 17  # the first with LayerNormalization as one operator
@@ -52,7 +52,7 @@ def write_onnx(network: PreTrainedModel, path: Path) -> None:
     """
     network = copy.deepcopy(network).cpu().eval()
     network.set_attn_implementation("eager")
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
     rows = torch.ones((2, 8), dtype=torch.int64)
     mask = torch.ones_like(rows)
     mask[1, 4:] = 0

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from src.data.tokenization import Encoder
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.runs.checkpoint_reading import read_checkpoint
 from src.system.checksums import verify_checksums
@@ -131,7 +131,7 @@ def torch_network(network: PreTrainedModel) -> Network:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().to(device)  # type: ignore[arg-type]
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
 
     @torch.inference_mode()
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from src.models.heads import linear_probe as probing
 from src.models.heads.mean_over_windows import mean_over_windows
 from src.models.heads.mean_pooling import Pooling
 from src.models.kernels.cuda_graphs import GraphedSteps
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule
@@ -113,7 +113,7 @@ class BertClassifier(TransformerModule):
         # read now, since the pretrained folder may be deleted during training
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
         self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
-        compute_last_layer_at_cls_only(self.model)
+        use_partial_last_layer(self.model)
         self._pack()
         if self._packed is None:
             self.speed_up(self.model)

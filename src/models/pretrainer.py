@@ -12,7 +12,7 @@ from src.data.labels import IGNORED_LABEL
 from src.data.pretraining import PretrainingDataModule
 from src.models.base import Batch, TransformerModule
 from src.models.checkpoint_format import PretrainerArchive
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.optimizer import Schedule
 from src.models.origin import FromScratch, PretrainerOrigin
 from src.models.running_means import RunningMeans
@@ -88,7 +88,7 @@ class BertPretrainer(TransformerModule):
         )
         self.model = self.origin.build(data.tokenizer)
         self.model.train()
-        compute_last_layer_at_cls_only(self.model)  # and at the positions that `forward` sets
+        use_partial_last_layer(self.model)  # and at the positions that `forward` sets
         self.speed_up(self.model.bert)
         names = ["mlm_loss", "mlm_accuracy"]
         if data.hparams["next_sentence"]:

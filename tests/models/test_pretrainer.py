@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM, BertForPreTraining
 
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.pretrainer import BertPretrainer
 
 _LENGTHS = (23, 9, 11, 17)
@@ -119,5 +119,5 @@ def test_vocabulary_head_is_computed_at_masked_positions_only(make: Callable[[bo
 def test_names_of_weights_are_those_of_transformers(tiny_bert: Path) -> None:
     network = BertForPreTraining.from_pretrained(tiny_bert)
     names = list(copy.deepcopy(network).state_dict())
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
     assert list(network.state_dict()) == names

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from src.models.heads import linear_probe
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from src.system.errors import UserError
 from tests.models.families import save_distilbert, save_roberta
 
@@ -47,7 +47,7 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
         folder = save_roberta(tmp_path) if family == "roberta" else save_distilbert(tmp_path, tiny_bert / "vocab.txt")
     options = {"num_labels": 3, "ignore_mismatched_sizes": True}  # those two have a head over two labels
     network: Any = AutoModelForSequenceClassification.from_pretrained(folder, **options)
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     share = linear_probe.probe(network, _batches())

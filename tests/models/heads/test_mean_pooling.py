@@ -9,7 +9,7 @@ from torch.nn.functional import layer_norm
 from transformers import BertForSequenceClassification
 
 from src.models.heads.mean_pooling import begin_as_mean
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 from tests.models.families import save_roberta
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,7 +35,7 @@ def test_the_head_reads_the_mean_of_the_layer_below(tiny_bert: Path) -> None:
     read = layer_norm(layer_norm(4 * mean + below[:, 0], size, eps=1e-12), size, eps=1e-12).tanh()
     wanted = network.classifier(read)
     torch.testing.assert_close(network(**batch).logits, wanted, rtol=0, atol=1e-5)
-    compute_last_layer_at_cls_only(network)
+    use_partial_last_layer(network)
     torch.testing.assert_close(network(**batch).logits, wanted, rtol=0, atol=1e-5)
 
     changed = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}

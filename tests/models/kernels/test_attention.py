@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from src.models.kernels import attention
 from src.models.kernels.attention import _Attention
 from src.models.kernels.dropout import use_fast_dropout
-from src.models.kernels.last_layer import compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import use_partial_last_layer
 
 
 # blocks of one row; of two rows (2 heads, 20 tokens), so that one of three rows is left over; of all rows
@@ -42,8 +42,8 @@ def test_attention_has_the_plain_gradients_if_nothing_is_dropped(network: nn.Mod
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     if cls_only:
-        compute_last_layer_at_cls_only(network)
-        compute_last_layer_at_cls_only(plain)
+        use_partial_last_layer(network)
+        use_partial_last_layer(plain)
     ids = torch.randint(5, 40, (3, 20))
     mask = torch.ones_like(ids)
     mask[1, 12:] = 0

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from src.models.kernels.last_layer import PartialBertLayer, compute_last_layer_at_cls_only
+from src.models.kernels.last_layer import PartialBertLayer, use_partial_last_layer
 from tests.models.families import save_distilbert, save_roberta
 
 _LENGTHS = (23, 1, 11, 17)
@@ -48,7 +48,7 @@ def test_logits_and_gradients_are_those_of_the_whole_layer(
     plain.set_attn_implementation(attention)
     plain.train(training)
     shortened = copy.deepcopy(plain)
-    assert compute_last_layer_at_cls_only(shortened)
+    assert use_partial_last_layer(shortened)
     logits, gradients = _forward_and_backward(plain, masked)
     its_logits, its_gradients = _forward_and_backward(shortened, masked)
     torch.testing.assert_close(its_logits, logits, rtol=0, atol=1e-6)
@@ -58,7 +58,7 @@ def test_logits_and_gradients_are_those_of_the_whole_layer(
 
 
 def test_masked_tokens_change_nothing(plain: BertForSequenceClassification) -> None:
-    compute_last_layer_at_cls_only(plain)
+    use_partial_last_layer(plain)
     plain.eval()
     batch = _batch(masked=True)
     other = batch | {"input_ids": torch.where(batch["attention_mask"] == 1, batch["input_ids"], 7)}
@@ -68,7 +68,7 @@ def test_masked_tokens_change_nothing(plain: BertForSequenceClassification) -> N
 
 
 def test_dropout_is_on_in_training(plain: BertForSequenceClassification) -> None:
-    compute_last_layer_at_cls_only(plain)
+    use_partial_last_layer(plain)
     last = plain.bert.encoder.layer[-1].train()
     states, masks = torch.randn(2, 9, 32), None
     assert not torch.equal(last(states, masks), last(states, masks))
@@ -79,7 +79,7 @@ def test_dropout_is_on_in_training(plain: BertForSequenceClassification) -> None
 
 def test_names_and_files_are_unchanged(plain: BertForSequenceClassification, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in plain.state_dict().items()}
-    compute_last_layer_at_cls_only(plain)
+    use_partial_last_layer(plain)
     assert list(plain.state_dict()) == list(before)
     plain.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -89,9 +89,9 @@ def test_names_and_files_are_unchanged(plain: BertForSequenceClassification, tmp
 
 
 def test_only_the_last_layer_of_bert_is_changed(plain: BertForSequenceClassification) -> None:
-    compute_last_layer_at_cls_only(plain)
+    use_partial_last_layer(plain)
     assert [isinstance(layer, PartialBertLayer) for layer in plain.bert.encoder.layer] == [False, True]
-    assert not compute_last_layer_at_cls_only(plain), "done already"
+    assert not use_partial_last_layer(plain), "done already"
 
 
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])
@@ -100,5 +100,5 @@ def test_other_families_are_unchanged(tiny_bert: Path, tmp_path: Path, family: s
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         before = model(**_batch(masked=True)).logits
-        assert not compute_last_layer_at_cls_only(model)
+        assert not use_partial_last_layer(model)
         assert torch.equal(model(**_batch(masked=True)).logits, before)
