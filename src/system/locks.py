@@ -1,7 +1,11 @@
-"""Locks for what one process alone may write: a run, an output. They end with the process, however it ends."""
+"""Locks for what one process alone may write: a run, an output, prepared data.
+
+They end with their process, however it ends.
+"""
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +16,27 @@ from src.system.errors import UserError
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Holds the lock file `path` within the block, and removes it afterwards.
 
     Args:
         path: of the lock file, in a folder that exists.
-        what: is written, for the error's text.
+        what: is written, for messages.
+        wait: if another process holds the lock, says so on stderr and waits for its end.
 
     Raises:
-        UserError: another process holds it; the text says which, and on which machine.
+        UserError: another process holds the lock, and `wait` is off; the text says which, and on which machine.
     """
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
         owner = path.read_text("utf-8", errors="replace").strip() or "another process"
-        raise UserError(f"{what} is being written by {owner}: wait for its end, or stop it") from error
+        held = f"{what} is being written by {owner}"
+        if not wait:
+            raise UserError(f"{held}: wait for its end, or stop it") from error
+        print(f"{held}: waiting for its end (lock: {path})", file=sys.stderr, flush=True)
+        lock.acquire()
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
         yield
