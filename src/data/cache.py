@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-from filelock import FileLock
 
 from src.system.atomic import atomic_write, remove_unfinished
+from src.system.checksums import is_whole, write_checksums
 from src.system.errors import UserError, disk_is_full
+from src.system.locks import exclusive
 
 _FORMAT = 2  # raised when the layout or the meaning of prepared data changes
 
@@ -22,7 +25,7 @@ class Prepared:
 
     Attributes:
         key: changes with everything that determines the rows.
-        folder: has an Arrow file for each of "train", "val" and "test" that has rows.
+        folder: has an Arrow file for each of "train", "val" and "test" that has rows, and checksums.
         found: an earlier run had prepared them.
     """
 
@@ -63,26 +66,42 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
     The folder is built beside its place and renamed when complete, under a lock. So two launches at the same moment
     build it once, and a kill leaves nothing incomplete under its name.
 
+    What is found is compared with its checksums, by each process that reads it. A damaged folder is built again, and
+    replaced only then: without the source it stays, and another command gets the same error.
+
     Raises:
         UserError: the folder cannot be written, or no space is left.
     """
     folder = cache_dir() / key
-    if folder.is_dir():
+    if is_whole(folder):
         return folder, True
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if folder.is_dir():
+        with exclusive(folder.with_suffix(".lock"), f"the prepared data in {folder}", wait=True):
+            if is_whole(folder):
                 return folder, True
+            if folder.exists():
+                reason = "are damaged or have no checksums"  # those of an earlier version have none
+                print(f"the prepared data in {folder} {reason}: preparing them again", file=sys.stderr, flush=True)
             remove_unfinished(folder)  # left by a killed build; under the lock nobody else is building
             with atomic_write(folder) as unfinished:
                 unfinished.mkdir()
                 build(unfinished)
+                write_checksums(unfinished)
+                _remove(folder)
     except OSError as error:
         if disk_is_full(error):
             raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error
         raise UserError(f"prepared data cannot be written to {folder.parent}: {error.strerror or error}") from error
     return folder, False
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a damaged folder, or a file in its place."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 def write_rows(

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import datasets
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from src.system.atomic import atomic_write
 from src.system.errors import UserError, disk_is_full, one_line
 from src.system.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
 from src.system.locations import DATA_SUFFIXES, locate
+from src.system.locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,23 @@ class Source:
         Raises:
             UserError: it cannot be downloaded, or cannot be read as a data set.
         """
-        # the cache of `datasets` recognises a local file by its path and time alone, not by its content
-        own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
+        if self.path is None:
+            return self._load(None)
+        # `datasets` recognises a local file in its cache by path and time alone, and checks nothing in there. So that
+        # it reads what is there, it finds no cache; once opened, the Arrow files need no name.
+        cache = Path(datasets.config.HF_DATASETS_CACHE) / "reading" / self.fingerprint[:32]
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive(cache.with_suffix(".lock"), f"an Arrow copy of {self.dataset!r}", wait=True):
+                shutil.rmtree(cache, ignore_errors=True)  # left by a killed process
+                try:
+                    return self._load(str(cache))
+                finally:
+                    shutil.rmtree(cache, ignore_errors=True)
+        except OSError as error:
+            raise UserError(f"{self.dataset!r} cannot be read in {cache}: {error.strerror or error}") from error
+
+    def _load(self, cache: str | None) -> datasets.DatasetDict:
         try:
             if self.path is None:
                 why_offline()
@@ -45,15 +64,15 @@ class Source:
             elif self.path.is_file():
                 kind = DATA_SUFFIXES[self.path.suffix]
                 options = {"sep": "\t"} if self.path.suffix == ".tsv" else {}
-                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=own_cache, **options)
+                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=cache, **options)
             elif (self.path / "dataset_dict.json").exists():
                 loaded = datasets.load_from_disk(str(self.path))
             else:
-                loaded = datasets.load_dataset(str(self.path), cache_dir=own_cache)
+                loaded = datasets.load_dataset(str(self.path), cache_dir=cache)
         except Exception as error:  # `datasets` raises errors of many classes
             if disk_is_full(error):
-                cache = datasets.config.HF_DATASETS_CACHE
-                raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
+                where = cache or datasets.config.HF_DATASETS_CACHE
+                raise UserError(f"no space left on the device in {where} to read {self.dataset!r}") from error
             raise UserError(_unreadable(self.dataset, self.path, error)) from error
         return loaded
 
@@ -102,18 +121,28 @@ def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
             assert commit is not None
             with contextlib.suppress(OSError):  # a read-only cache remembers nothing
                 known.parent.mkdir(parents=True, exist_ok=True)
-                known.write_text(commit)
+                with atomic_write(known) as unfinished:
+                    unfinished.write_text(commit)
             return commit
         except RevisionNotFoundError as error:
             raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error
         except RepositoryNotFoundError as error:
             raise UserError(f"the Hub has no data set {dataset!r}, or it is private") from error
         except Exception as error:  # errors of httpx, which huggingface_hub does not document
-            if not known.exists():
+            if _commit_in(known) is None:
                 raise UserError(_unreadable(dataset, None, error)) from error
-    if known.exists():
-        return known.read_text().strip()
+    if (commit := _commit_in(known)) is not None:
+        return commit
     raise UserError(f"the data set {dataset!r} could not be fetched from the Hub ({reason}); {OFFLINE_HINT}")
+
+
+def _commit_in(known: Path) -> str | None:
+    """What the file remembers; None if it does not exist, or holds anything but a commit."""
+    try:
+        text = known.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if re.fullmatch("[0-9a-f]{40}", text) else None
 
 
 def _unreadable(dataset: str, path: Path | None, error: BaseException) -> str:

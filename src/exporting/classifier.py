@@ -16,6 +16,7 @@ from src.inference.input_files import ReviewFile, Row
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network, save_folder
 from src.runs.checkpoint_reading import Checkpoint
+from src.system.checksums import is_whole
 from src.system.errors import UserError
 
 ONNX = "model.onnx"
@@ -139,7 +140,7 @@ def _texts_of_training(archive: Archive) -> tuple[list[str], str]:
         from src.data.cache import Prepared, cache_dir
 
         prepared = Prepared(archive.prepared, cache_dir() / archive.prepared, found=True)
-        for split in ("val", "train"):
+        for split in ("val", "train") if is_whole(prepared.folder) else ():
             with suppress(OSError, KeyError, ValueError):  # not in the cache, or prepared by another version
                 texts += prepared.rows(split)["text"][: _N_REVIEWS - len(texts)]
     if texts:

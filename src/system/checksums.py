@@ -1,4 +1,4 @@
-"""The checksums of an exported folder: SHA-256 of each file, compared when the file is read."""
+"""The checksums of a folder: SHA-256 of each file, compared when the file is read."""
 
 import hashlib
 import json
@@ -12,10 +12,16 @@ _MAY_BE_EDITED = ("README.md", CHECKSUMS)
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes the checksums of all files but the card, which may be edited."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _MAY_BE_EDITED)
-    sums = {path.name: _sha256(path) for path in files}
-    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
+    """Writes the checksums of all files, also those in folders within, but the card, which may be edited."""
+    (folder / CHECKSUMS).write_text(json.dumps(_compute(folder), indent=2) + "\n", "utf-8")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder has checksums and just the files that they name, each as it was written."""
+    try:
+        return _read(folder) == _compute(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def verify_checksums(folder: Path, *patterns: str) -> None:
@@ -27,8 +33,8 @@ def verify_checksums(folder: Path, *patterns: str) -> None:
     if not (folder / CHECKSUMS).is_file():
         return
     try:
-        sums = dict(json.loads((folder / CHECKSUMS).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        sums = _read(folder)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder / CHECKSUMS} is damaged: export the checkpoint again") from error
     for name, expected in sums.items():
         if not any(fnmatch(name, pattern) for pattern in patterns):
@@ -38,6 +44,18 @@ def verify_checksums(folder: Path, *patterns: str) -> None:
             raise UserError(
                 f"{path} is not the file that was exported: export again, or delete {CHECKSUMS} if you changed the file"
             )
+
+
+def _read(folder: Path) -> dict[str, str]:
+    sums = json.loads((folder / CHECKSUMS).read_text("utf-8"))
+    if not isinstance(sums, dict):
+        raise ValueError("no object")
+    return sums
+
+
+def _compute(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _MAY_BE_EDITED)
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
 
 def _sha256(path: Path) -> str:

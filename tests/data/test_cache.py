@@ -54,7 +54,7 @@ def test_two_launches_at_once_build_once(tmp_path: Path) -> None:
     key = cache_key({"test": str(tmp_path)})
     launches = [_start(key, tmp_path / f"begun-{i}", 0.02) for i in range(2)]
     answers = sorted(launch.communicate(timeout=60)[0].strip() for launch in launches)
-    assert answers == ["20 False", "20 True"]
+    assert answers == ["21 False", "21 True"]
     assert _left_of(key) == [key]
 
 
@@ -72,7 +72,7 @@ def test_killed_build_is_begun_again(tmp_path: Path) -> None:
 
     folder, found = prepare_once(key, lambda folder: (folder / "part").touch())
     assert not found
-    assert [path.name for path in folder.iterdir()] == ["part"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "part"]
     assert _left_of(key) == [key], "what the kill left is cleared away"
 
 
@@ -178,8 +178,13 @@ def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     prepared = attach(subset_seed=5).prepared
-    assert sorted(path.name for path in prepared.folder.iterdir()) == ["test.arrow", "train.arrow", "val.arrow"]
-    assert not list((tmp_path / "cache").rglob("cache-*.arrow"))
+    assert sorted(path.name for path in prepared.folder.iterdir()) == [
+        "checksums.json",
+        "test.arrow",
+        "train.arrow",
+        "val.arrow",
+    ]
+    assert {path.parent for path in (tmp_path / "cache").rglob("*.arrow")} == {prepared.folder}
 
 
 @pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "offline"])
