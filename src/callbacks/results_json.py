@@ -1,6 +1,5 @@
 """Prints the result of `validate` or `test` and writes it to validate.json or test.json."""
 
-import json
 import math
 import os
 from pathlib import Path
@@ -10,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from src.models.metrics import wilson_interval
 from src.runs.checkpoint_reading import Checkpoint
-from src.system.atomic import atomic_write
+from src.runs.results import write_results
 
 
 class Results(Callback):
@@ -54,11 +53,10 @@ class Results(Callback):
             line = f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})"
         else:
             line = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        # JSON has no NaN; the loss is finite, but a metric may be undefined
-        known: dict[str, Any] = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        # JSON has neither NaN nor infinity; the loss is finite, but a metric may be undefined
+        known: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
         known["checkpoint_digest"] = self.checkpoint.digest
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        write_results(path, known)
         # afterwards, since printing may fail: the output may be closed, or not take the dash
         print(f"{line}\nWritten to {os.path.relpath(path)}", flush=True)

@@ -1,15 +1,15 @@
 """The typed command line, before LightningCLI sees it: the order of configs, and what --ckpt_path means."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UsageError, UserError, one_line
+from src.system.yaml_reading import parse_yaml, read_yaml
 
 SUBCOMMANDS = ("fit", "validate", "test")
 
@@ -116,18 +116,21 @@ def _limits(config: Config) -> dict[str, Any]:
 
 
 def _read_config(name: str) -> Config:
-    """Names the file that is no YAML, which the parser does not."""
-    path = Path(name)
-    if not path.is_file():
-        if "\n" in name or ":" in name:  # YAML itself, which the parser takes too
-            return Config(name, {})
+    """A file's, or that of YAML itself, which the parser takes too. Says what is wrong, which the parser does not."""
+    is_file = os.path.isfile(name)  # noqa: PTH113  (Path.is_file fails on YAML that is too long for a name)
+    if not is_file and "\n" not in name and ":" not in name:
         raise UsageError(f"the config {name!r} is no file")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{name} is no YAML that can be read: {one_line(error)}") from error
+        content = read_yaml(Path(name)) if is_file else parse_yaml(name)
+    except (OSError, ValueError) as error:
+        shown = name if is_file else "the text of --config"
+        raise UsageError(f"{shown} is no YAML that can be read: {one_line(error)[:300]}") from error
+    if not is_file and not isinstance(content, dict):
+        return Config(name, {})
     if not isinstance(content, dict):
         raise UsageError(f"{name} holds no options, as `model:` or `trainer:`, but {one_line(content)[:50]!r}")
+    if not isinstance(trainer := content.get("trainer"), dict | None):
+        raise UsageError(f"{name}: `trainer:` holds no options, but {one_line(trainer)[:50]!r}")
     return Config(name, content)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import itertools
+import os
 import re
 import traceback
 from collections.abc import Sequence
@@ -88,8 +89,9 @@ def _option_meant(message: str, args: Sequence[str]) -> str | None:
 
     flags = [arg[2:].partition("=")[0].replace(".init_args.", ".") for arg in args if arg.startswith("--")]
     unknown = [flag for flag in flags if flag not in options and flag.count(".") < 2]
-    configs = [Path(value) for flag, value in itertools.pairwise(args) if flag == "--config"]
-    keys = re.findall(r"([\w-]+):", "\n".join(path.read_text("utf-8") for path in configs if path.is_file()))
+    configs = [value for flag, value in itertools.pairwise(args) if flag == "--config"]
+    read = (Path(config).read_text("utf-8") if os.path.isfile(config) else config for config in configs)  # noqa: PTH113
+    keys = re.findall(r"([\w-]+):", "\n".join(read))
     unknown += [key for key in keys if key not in (*by_name, *_CLASSES, "class_path", "init_args")]
 
     named = set(re.findall(r"\w[\w-]*", message))

@@ -1,6 +1,5 @@
 """The model card (README.md) of an exported model: a template of `cards/`, filled in with what is known."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,8 +14,10 @@ from src.data.fingerprints import READ_TEXTS
 from src.models.checkpoint_format import Archive
 from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint
-from src.system.errors import UserError
+from src.runs.results import read_results
+from src.system.errors import UserError, one_line
 from src.system.locations import locate
+from src.system.yaml_reading import read_yaml
 
 _CARDS = Path(__file__).parent / "cards"
 # of the Trainer's options, those that change the weights
@@ -68,7 +69,11 @@ def write_card(
         agreements: of the files in `folder` with the checkpoint.
         compared_on: the reviews that they were compared on, in words.
     """
-    results = {"Test": _results_of(checkpoint, "test.json"), "Validation": _results_of(checkpoint, "validate.json")}
+    run = directories.run_of(checkpoint.path)
+    results = {
+        split: read_results(run / file, checkpoint, "accuracy", "accuracy_low", "accuracy_high")
+        for split, file in (("Test", "test.json"), ("Validation", "validate.json"))
+    }
     _write(
         folder,
         "classifier.md",
@@ -96,7 +101,7 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
         finetuning_config=finetuning_config(data),
         n_texts=n_texts,
         texts_file=READ_TEXTS,
-        figures=_results_of(checkpoint, "validate.json"),
+        figures=read_results(directories.run_of(checkpoint.path) / "validate.json", checkpoint),
     )
 
 
@@ -155,27 +160,21 @@ def _hub_id(name: str | None) -> str | None:
     return name if "/" in name else _FULL_IDS.get(name)
 
 
-# ---- results and options of the run --------------------------------------------------------------------------------
-
-
-def _results_of(checkpoint: Checkpoint, file: str) -> dict[str, Any] | None:
-    """The figures in `file` of the run, if they are of a checkpoint with this very content."""
-    result = directories.run_of(checkpoint.path) / file
-    if not result.is_file():
-        return None
-    try:
-        figures: dict[str, Any] = json.loads(result.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{result} is damaged: delete it, and evaluate the checkpoint again") from error
-    return figures if figures.get("checkpoint_digest") == checkpoint.digest else None
+# ---- options of the run --------------------------------------------------------------------------------------------
 
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     """The options of the training, as `fit --config` takes them."""
     options: dict[str, Any] = {}
     config = directories.run_of(checkpoint.path) / directories.CONFIG
-    if config.is_file() and isinstance(content := yaml.safe_load(config.read_text()), dict):
-        trainer = content.get("trainer") or {}
+    try:
+        content = read_yaml(config) if config.is_file() else None
+    except (OSError, ValueError) as error:
+        reason = f"{one_line(error)[:200]}; delete it to export without the Trainer's options"
+        raise UserError(f"{config} is no YAML that can be read: {reason}") from error
+    if isinstance(content, dict):
+        trainer = content.get("trainer")
+        trainer = trainer if isinstance(trainer, dict) else {}
         options["seed_everything"] = content.get("seed_everything")
         options["trainer"] = {k: v for k, v in trainer.items() if k in _TRAINER_OPTIONS and v is not None}
     for section, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):

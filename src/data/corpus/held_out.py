@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from src.data.fingerprints import hash_texts
 from src.data.prepared_reviews import Selection, labelled_splits
@@ -15,6 +14,7 @@ from src.data.row_selection import texts_of
 from src.data.sources import Source
 from src.data.splits import choose_rows
 from src.system.errors import UserError
+from src.system.yaml_reading import read_yaml
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def _held_out_of(path: Path) -> HeldOut:
     from src.data.imdb import ImdbDataModule  # imports Lightning, which `export` does without
 
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))["data"]
+        data = read_yaml(path)["data"]
         if data.get("class_path", "ImdbDataModule").rpartition(".")[2] != "ImdbDataModule":
             raise UserError(f"data.held_out: the data of {path} are not those of a fine-tuning")
         options = data.get("init_args", data)
         module = ImdbDataModule(**{name: value for name, value in options.items() if name != "class_path"})
     except OSError as error:
         raise UserError(f"data.held_out: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"data.held_out: {path} is no configuration of a fine-tuning (no `data:` in it)") from error
     return HeldOut(module.source, module.selection)
