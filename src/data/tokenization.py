@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,9 @@ Truncation = Literal["head", "tail", "head_tail", "windows"]
 _HEAD_SHARE = 128 / 510
 
 MIN_LENGTH = 8
+
+_CHARACTERS_AT_ONCE = 500_000  # 400 reviews of IMDb
+_BERT = ["BertNormalizer", "BertPreTokenizer"]
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,51 @@ class Encoder:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text, without special tokens and without truncation."""
-    if not texts:
-        return []
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # no warning that a text is longer than the model's input: it is cut later
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+    """The ids of each text, without special tokens and without truncation.
+
+    A tokenizer needs over 100 bytes of memory for each character, so very long texts are given to it in parts.
+    """
+    parts = [_parts(tokenizer, text) for text in texts]
+    ids = _ids_of(tokenizer, list(chain.from_iterable(parts)))
+    return [list(chain.from_iterable(islice(ids, len(of_text)))) for of_text in parts]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[list[int]]:
+    """The ids of each text, some texts at a time."""
+    start = 0
+    while start < len(texts):
+        stop, characters = start, 0
+        while stop < len(texts) and (stop == start or characters + len(texts[stop]) <= _CHARACTERS_AT_ONCE):
+            characters += len(texts[stop])
+            stop += 1
+        encoded = tokenizer(
+            list(texts[start:stop]),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # no warning that a text is longer than the model's input: it is cut later
+        )
+        yield from encoded["input_ids"]
+        start = stop
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """A very long text, cut at spaces where that does not change its tokens: BERT's are within words."""
+    backend = tokenizer.backend_tokenizer
+    steps = [type(step).__name__ for step in (backend.normalizer, backend.pre_tokenizer)]
+    added = tokenizer.get_added_vocab()
+    if len(text) <= _CHARACTERS_AT_ONCE or steps != _BERT or any(len(token.split()) != 1 for token in added):
+        return [text]
+    parts, start = [], 0
+    while len(text) - start > _CHARACTERS_AT_ONCE:
+        stop = text.rfind(" ", start + 1, start + _CHARACTERS_AT_ONCE)
+        if stop < 0:
+            stop = text.find(" ", start + _CHARACTERS_AT_ONCE)
+        if stop < 0:
+            break
+        parts.append(text[start:stop])
+        start = stop
+    return [*parts, text[start:]]
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> str:

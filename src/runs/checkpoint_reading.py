@@ -77,6 +77,8 @@ def _verify(path: Path) -> str:
     with zipfile.ZipFile(path) as entries:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
             raise zipfile.BadZipFile("an entry is compressed")  # a memory-mapped read would take it for weights
+        if sum(entry.file_size for entry in entries.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("entries overlap")  # so that a small file would be read as an enormous one
         if damaged := entries.testzip():
             raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
         sums = [(entry.filename.partition("/")[2], entry.CRC, entry.file_size) for entry in entries.infolist()]
