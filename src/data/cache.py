@@ -77,7 +77,7 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
         return folder, True
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder.with_suffix(".lock"), f"the prepared data in {folder}", wait=True):
+        with exclusive(folder.with_suffix(".lock"), f"the folder of prepared data {folder}", wait=True):
             if is_whole(folder):
                 return folder, True
             if folder.exists():

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from src.system.atomic import atomic_write
 from src.system.errors import UserError, disk_is_full, one_line
 from src.system.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
 from src.system.locations import DATA_SUFFIXES, locate
-from src.system.locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -40,23 +38,8 @@ class Source:
         Raises:
             UserError: it cannot be downloaded, or cannot be read as a data set.
         """
-        if self.path is None:
-            return self._load(None)
-        # `datasets` recognises a local file in its cache by path and time alone, and checks nothing in there. So that
-        # it reads what is there, it finds no cache; once opened, the Arrow files need no name.
-        cache = Path(datasets.config.HF_DATASETS_CACHE) / "reading" / self.fingerprint[:32]
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            with exclusive(cache.with_suffix(".lock"), f"an Arrow copy of {self.dataset!r}", wait=True):
-                shutil.rmtree(cache, ignore_errors=True)  # left by a killed process
-                try:
-                    return self._load(str(cache))
-                finally:
-                    shutil.rmtree(cache, ignore_errors=True)
-        except OSError as error:
-            raise UserError(f"{self.dataset!r} cannot be read in {cache}: {error.strerror or error}") from error
-
-    def _load(self, cache: str | None) -> datasets.DatasetDict:
+        # the cache of `datasets` recognises a local file by its path and time alone, not by its content
+        own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
         try:
             if self.path is None:
                 why_offline()
@@ -64,15 +47,15 @@ class Source:
             elif self.path.is_file():
                 kind = DATA_SUFFIXES[self.path.suffix]
                 options = {"sep": "\t"} if self.path.suffix == ".tsv" else {}
-                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=cache, **options)
+                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=own_cache, **options)
             elif (self.path / "dataset_dict.json").exists():
                 loaded = datasets.load_from_disk(str(self.path))
             else:
-                loaded = datasets.load_dataset(str(self.path), cache_dir=cache)
+                loaded = datasets.load_dataset(str(self.path), cache_dir=own_cache)
         except Exception as error:  # `datasets` raises errors of many classes
             if disk_is_full(error):
-                where = cache or datasets.config.HF_DATASETS_CACHE
-                raise UserError(f"no space left on the device in {where} to read {self.dataset!r}") from error
+                cache = datasets.config.HF_DATASETS_CACHE
+                raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
             raise UserError(_unreadable(self.dataset, self.path, error)) from error
         return loaded
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.data.tokenization import Encoder, Truncation, check_length, cut, tokenizer_facts
+from src.data import tokenization
+from src.data.tokenization import Encoder, Truncation, check_length, cut, token_ids, tokenizer_facts
 from src.system.errors import UserError
 from tests.models.families import save_roberta_tokenizer
 from tests.synthetic import synthetic_reviews
@@ -128,3 +129,22 @@ def test_lengths_that_will_not_do(max_length: int, longest: int, words: str) -> 
 
 def test_any_length_will_do_where_the_model_sets_no_limit() -> None:
     check_length("data.max_length", 100_000, None, "a-model")
+
+
+@pytest.mark.parametrize("special", [[], ["two words"]], ids=["cut", "not cut, as a token holds a space"])
+def test_a_text_that_is_tokenised_in_parts_has_the_same_tokens(
+    bert_tokenizer: PreTrainedTokenizerBase,
+    roberta_tokenizer: PreTrainedTokenizerBase,
+    monkeypatch: pytest.MonkeyPatch,
+    special: list[str],
+) -> None:
+    texts = [*TEXTS, " ".join(TEXTS), "", " ", "[MASK] a[SEP] b \u0301c ΑΣ x\x00 two words " * 20]
+    for original, cut_up in ((bert_tokenizer, not special), (roberta_tokenizer, False)):
+        tokenizer = copy.deepcopy(original)
+        tokenizer.add_tokens(special)
+        whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        assert token_ids(tokenizer, texts) == whole
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenization, "_CHARACTERS_AT_ONCE", 30)
+            assert (len(tokenization._parts(tokenizer, texts[-1])) > 1) == cut_up
+            assert token_ids(tokenizer, texts) == whole

@@ -90,6 +90,17 @@ def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "deflated.ckpt")
 
 
+def test_a_small_file_whose_entries_overlap_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """So that no file of 3 MB is read as one of many GB."""
+    path = _save(tmp_path / "some.ckpt", more=torch.zeros(100_000))
+    with zipfile.ZipFile(path, "a") as bomb:
+        bomb.filelist += bomb.filelist * 1000
+        bomb.comment = b"changed, so that the list is written again"
+    with pytest.raises(UserError, match="is damaged, or no checkpoint") as refusal:
+        read_checkpoint(path)
+    assert "overlap" in str(refusal.value.__cause__)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all"])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError, match="there is no checkpoint"):
