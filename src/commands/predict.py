@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from src.inference.input_files import STANDARD, Format, ReviewFile
+from src.data.tables import STANDARD, Format, Table
 from src.inference.output_files import OutputFormat
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.system.errors import Interrupted, UsageError, UserError, tell
@@ -85,7 +85,7 @@ def _parse(args: list[str]) -> Any:
 
 def _predict(options: Any) -> None:
     # the input and the output are checked first, since the model takes seconds to load
-    reviews = ReviewFile(options.input, options.input_format, options.text_column)
+    reviews = Table(options.input, options.input_format, options.text_column)
     if options.output != STANDARD:
         _check_output(options.output, options.input)
     with _lock(options.output):

@@ -1,6 +1,7 @@
 """ImdbDataModule: the LightningDataModule for fine-tuning, with labelled reviews."""
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -10,16 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
 from src.data.batches import Batch
-from src.data.cache import Prepared, cache_dir
+from src.data.cache import cache_dir
 from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples
 from src.data.fingerprints import hash_texts
-from src.data.prepared_reviews import Selection, prepare_reviews
+from src.data.labels import near_equal
+from src.data.prepared_reviews import Reviews, Selection, prepare_reviews
 from src.data.sources import Source, find_source
 from src.data.splits import USES
 from src.data.tokenization import Encoder, Truncation, check_length
 from src.system.errors import UserError
 
 _SUBSETS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+_CLASSES_SHOWN = 20
 
 
 class ImdbDataModule(PreparedDataModule):
@@ -34,16 +37,18 @@ class ImdbDataModule(PreparedDataModule):
         batch = next(iter(data.train_dataloader()))  # input_ids, attention_mask, labels
 
     Args:
-        dataset: a Hub id; a folder in the Hub's layout; a csv, jsonl or parquet file; or `package://NAME/PATH`, a file
-            inside an installed Python package.
+        dataset: a Hub id; a folder in the Hub's layout; a csv, tsv, jsonl, json or parquet file; or
+            `package://NAME/PATH`, a file inside an installed Python package.
         revision: commit, tag or branch of a Hub data set. A commit is found again without network access.
+        config_name: a configuration of the data set, such as sst2 of nyu-mll/glue; null takes the only or default one.
         where: keeps only the rows whose columns have these values, as in `{source: imdb}`.
         text_column: name of the column with the text.
         label_column: name of the column with the label, an integer or a string.
         train_size: number of training rows, from the start of the shuffled training split; null takes all that remain.
-        val_size: number of validation rows, from the end of the shuffled training split.
+        val_size: number of validation rows, from the start of the shuffled validation split; null takes all. Without a
+            validation split, they are the last rows of the shuffled training split, before those for testing.
         test_size: number of test rows, from the start of the shuffled test split; null takes all. Without a test split,
-            the test rows are the last of the shuffled training split, and the validation rows those before them.
+            they are the last rows of the shuffled training split.
         subset_seed: seed of these shuffles, as in `datasets.Dataset.shuffle(seed)`.
         max_length: tokens that the model reads at once, special tokens included.
         truncation: what is read of a longer review. head: its start. tail: its end. head_tail: a quarter from the start
@@ -71,7 +76,8 @@ class ImdbDataModule(PreparedDataModule):
         self,
         dataset: str = "stanfordnlp/imdb",
         revision: str | None = None,
-        where: dict[str, int | str] | None = None,
+        config_name: str | None = None,
+        where: dict[str, bool | int | str] | None = None,
         text_column: str = "text",
         label_column: str = "label",
         train_size: int | None = 1000,
@@ -94,7 +100,8 @@ class ImdbDataModule(PreparedDataModule):
 
     @functools.cached_property
     def source(self) -> Source:
-        return find_source(self.hparams["dataset"], self.hparams["revision"], cache_dir())
+        h: Any = self.hparams
+        return find_source(h.dataset, h.revision, cache_dir(), h.config_name)
 
     @property
     def selection(self) -> Selection:
@@ -112,7 +119,7 @@ class ImdbDataModule(PreparedDataModule):
         return Encoder(tokenizer, h.max_length, h.truncation)
 
     @functools.cached_property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> Reviews:
         return prepare_reviews(self.source, self.selection, self.encoder)
 
     @functools.cached_property
@@ -129,11 +136,19 @@ class ImdbDataModule(PreparedDataModule):
 
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
-        prepared = self.prepared
-        counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
+        prepared, splits = self.prepared, self.prepared.splits()
+        counts = ", ".join(
+            f"{len(prepared.rows(name)):,} for {use}" + (" (of its own split)" if splits[name] != "train" else "")
+            for name, use in USES.items()
+        )
         if self.hparams["truncation"] == "windows":
             counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"
-        print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})", flush=True)
+        print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})")
+        classes = [f"{name} {count:,}" for name, count in prepared.classes().items()]
+        more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
+        print(f"Classes, with their training rows: {', '.join(classes[:_CLASSES_SHOWN])}{more}", flush=True)
+        for one, other in near_equal(self.label_names):
+            print(f"warning: the classes {one!r} and {other!r} are spelt alike: are they one?", file=sys.stderr)
 
     def setup(self, stage: str) -> None:
         """Opens the prepared rows of the stage; "fit" needs those of training and validation."""

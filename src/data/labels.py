@@ -1,5 +1,7 @@
 """The classes of a data set: their names, and each row's class as a number."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import datasets
@@ -9,36 +11,58 @@ from src.system.errors import UserError
 
 IGNORED_LABEL = -100
 """The label of a row or token that counts in no loss and no metric (torch's `ignore_index`)."""
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_FEW_CLASSES = 20
 
 
 def label_names(rows: datasets.Dataset, column: str) -> list[str]:
     """The names of the classes, in the order of their numbers, from a whole split.
 
-    A `ClassLabel` has names. Integers and strings are sorted, and are their own names.
+    A `ClassLabel` has names. Integers and strings are sorted (strings that are integers by number), and are their own
+    names.
 
     Raises:
-        UserError: a label is missing, or is neither an integer nor a string.
+        UserError: a label is missing, or is neither an integer nor a string; or nearly all rows have labels of their
+            own, so that this is not the column of the labels.
     """
     feature = rows.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     refused = UserError(
-        f"the label column {column!r} holds {feature}, but labels must be integers (1, not 1.0) or strings"
+        f"the label column {column!r} holds numbers such as 0.5, or no single values: labels must be integers (1, not "
+        "1.0) or strings"
     )
     if not isinstance(feature, datasets.Value):
         raise refused
     distinct = rows.unique(column)
-    if any(value is None for value in distinct):
+    if any(value is None or (isinstance(value, str) and not value.strip()) for value in distinct):
         raise UserError(f"the label column {column!r} has no value in some rows")
-    if all(isinstance(value, str) for value in distinct):
-        return sorted(distinct)
-    if all(isinstance(value, int) for value in distinct):  # bool is an int too: False, True
-        return [str(value) for value in sorted(distinct)]
-    raise refused
+    names = [str(value) for value in distinct]
+    if len(names) > max(_FEW_CLASSES, len(rows) / 2):
+        raise UserError(
+            f"the label column {column!r} has {len(names):,} kinds of label in {len(rows):,} rows: "
+            "is it the right column (data.label_column)?"
+        )
+    if all(map(_INTEGER.fullmatch, names)):
+        return sorted(names, key=int)
+    if not all(isinstance(value, str | bool | int) for value in distinct) or all(map(_is_number, names)):
+        raise refused
+    return sorted(names)
+
+
+def near_equal(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ only in capitals, spaces, width or leading zeros: likely one class spelt twice."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split()).lstrip("0")
+        if (other := first.setdefault(plain, name)) != name:
+            pairs.append((other, name))
+    return pairs
 
 
 def label_ids(rows: datasets.Dataset, column: str, names: Sequence[str], use: str) -> np.ndarray:
-    """The class of each row, int64 of shape (rows,).
+    """The class of each row, int64 of shape (rows,). Classes are matched by name, also those of a `ClassLabel`.
 
     Args:
         names: of the classes.
@@ -47,16 +71,23 @@ def label_ids(rows: datasets.Dataset, column: str, names: Sequence[str], use: st
     Raises:
         UserError: a row has a label that the training split does not have, or none (-1 on the Hub).
     """
-    values = rows[column][:]
-    if isinstance(rows.features[column], datasets.ClassLabel):
-        ids = np.asarray(values, dtype=np.int64)
-    else:
-        number = {name: i for i, name in enumerate(names)}
-        ids = np.asarray([number.get(str(value), -1) for value in values], dtype=np.int64)
-    wrong = np.flatnonzero((ids < 0) | (ids >= len(names)))
+    feature, values = rows.features[column], rows[column][:]
+    known = dict(enumerate(feature.names)) if isinstance(feature, datasets.ClassLabel) else {}
+    number = {name: i for i, name in enumerate(names)}
+    ids = np.asarray([number.get(known.get(value, str(value)), -1) for value in values], dtype=np.int64)
+    wrong = np.flatnonzero(ids < 0)
     if len(wrong):
+        value = values[int(wrong[0])]
         raise UserError(
             f"{len(wrong)} rows for {use} have a label that is no class of the training split "
-            f"({', '.join(names)}), the first of them {values[int(wrong[0])]!r}"
+            f"({', '.join(names)[:200]}), the first of them {known.get(value, value)!r}"
         )
     return ids
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

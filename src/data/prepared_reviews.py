@@ -1,11 +1,13 @@
 """Labelled reviews prepared for fine-tuning: chosen, checked, tokenised, and written to disk."""
 
+import json
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
 from src.data.labels import label_ids, label_names
@@ -15,12 +17,15 @@ from src.data.splits import USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
 
+_SPLITS = "splits.json"
+_VALIDATION = ("validation", "valid", "dev", "val")  # names of validation splits on the Hub
+
 
 @dataclass(frozen=True)
 class Selection:
     """Which rows and columns of a source are used. These are options of `ImdbDataModule`, which explains them."""
 
-    where: dict[str, int | str] | None
+    where: dict[str, bool | int | str] | None
     text_column: str
     label_column: str
     train_size: int | None
@@ -29,13 +34,29 @@ class Selection:
     subset_seed: int
 
 
-def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Prepared:
-    """Finds the prepared reviews, or prepares them.
+class Reviews(Prepared):
+    """Prepared reviews on disk.
 
-    Returns:
-        rows of "train", "val" and "test" with the columns `input_ids` (those of its windows, one after another),
-        `windows` (tokens of each window), `length` (tokens of all windows), `label` (a `ClassLabel`), `text`, and `row`
-        (its number in its split, after `where`).
+    Rows have the columns `input_ids` (those of its windows, one after another), `windows` (tokens of each window),
+    `length` (tokens of all windows), `label` (a `ClassLabel`), `text`, and `row` (its number in its split, after
+    `where`).
+    """
+
+    def splits(self) -> dict[str, str]:
+        """The split of the data set that the rows of "train", "val" and "test" come from."""
+        splits: dict[str, str] = json.loads((self.folder / _SPLITS).read_text())
+        return splits
+
+    def classes(self) -> dict[str, int]:
+        """The names of the classes, and the number of training rows of each."""
+        rows = self.rows("train")
+        names = rows.features["label"].names
+        counts = np.bincount(np.asarray(rows.data.column("label")), minlength=len(names))
+        return dict(zip(names, counts.tolist(), strict=True))
+
+
+def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Reviews:
+    """Finds the prepared reviews, or prepares them.
 
     Raises:
         UserError: the source cannot be read, or its content cannot be used.
@@ -55,26 +76,29 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> P
         names = label_names(splits["train"], selection.label_column)
         sizes = {name: len(split) for name, split in splits.items()}
         s = selection
-        for name, subset in choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed).items():
+        subsets = choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed)
+        for name, subset in subsets.items():
             _write_subset(folder, name, subset, splits[subset.split], names, selection, encoder)
+        (folder / _SPLITS).write_text(json.dumps({name: subset.split for name, subset in subsets.items()}))
 
-    return Prepared(key, *prepare_once(key, build))
+    return Reviews(key, *prepare_once(key, build))
 
 
 def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
-    """The splits "train" and, where there is one, "test": the rows and columns that are used.
+    """The splits "train" and, where there are such, "validation" and "test": the rows and columns that are used.
 
     Raises:
         UserError: the source cannot be read, or has no split "train", no such column or no such row.
     """
-    splits = source.read()
+    columns = [selection.text_column, selection.label_column]
+    splits = source.read(list(dict.fromkeys([*columns, *(selection.where or ())])))
     if "train" not in splits:
         raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(splits)})")
-    columns = [selection.text_column, selection.label_column]
+    names = {name: name for name in ("train", "test") if name in splits}
+    if validation := next((name for name in _VALIDATION if name in splits), None):
+        names["validation"] = validation
     return {
-        name: select_rows(splits[name], name, source.dataset, selection.where, columns)
-        for name in ("train", "test")
-        if name in splits
+        use: select_rows(splits[name], name, source.dataset, selection.where, columns) for use, name in names.items()
     }
 
 

@@ -27,9 +27,10 @@ class PretrainingDataModule(PreparedDataModule):
     pairs and masks anew in each epoch. Validation always draws the same, so that its curves can be compared.
 
     Args:
-        dataset: a Hub id; a folder in the Hub's layout; a csv, jsonl or parquet file; or `package://NAME/PATH`, a file
-            inside an installed Python package.
+        dataset: a Hub id; a folder in the Hub's layout; a csv, tsv, jsonl, json or parquet file; or
+            `package://NAME/PATH`, a file inside an installed Python package.
         revision: commit, tag or branch of a Hub data set. A commit is found again without network access.
+        config_name: a configuration of the data set, such as sst2 of nyu-mll/glue; null takes the only or default one.
         where: keeps only the rows whose columns have these values, as in `{source: imdb}`.
         split: name of the data set's split; `train+unsupervised` takes both.
         text_column: name of the column with the text. No label is needed.
@@ -60,7 +61,8 @@ class PretrainingDataModule(PreparedDataModule):
         self,
         dataset: str = "stanfordnlp/imdb",
         revision: str | None = None,
-        where: dict[str, int | str] | None = None,
+        config_name: str | None = None,
+        where: dict[str, bool | int | str] | None = None,
         split: str = "unsupervised",
         text_column: str = "text",
         held_out: list[str] | None = None,
@@ -100,7 +102,7 @@ class PretrainingDataModule(PreparedDataModule):
     def corpus(self) -> Corpus:
         h: Any = self.hparams
         selection = CorpusSelection(**{field.name: h[field.name] for field in fields(CorpusSelection)})
-        source = find_source(h.dataset, h.revision, cache_dir())
+        source = find_source(h.dataset, h.revision, cache_dir(), h.config_name)
         # the size first: a resumed run that trained its tokenizer has that tokenizer too, but must find the same corpus
         tokenizer = self.tokenizer_source.vocab_size or self._given_tokenizer
         assert tokenizer is not None

@@ -1,6 +1,6 @@
 """The rows of a data set's split: those that `data.where` keeps, and their texts, checked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 import numpy as np
@@ -12,7 +12,7 @@ ROWS_AT_ONCE = 1000
 
 
 def select_rows(
-    split: datasets.Dataset, name: str, dataset: str, where: Mapping[str, int | str] | None, columns: list[str]
+    split: datasets.Dataset, name: str, dataset: str, where: Mapping[str, bool | int | str] | None, columns: list[str]
 ) -> datasets.Dataset:
     """The rows of a split that `where` keeps, with the given columns only.
 
@@ -25,16 +25,30 @@ def select_rows(
     where = where or {}
     for column in (*columns, *where):
         if column not in split.column_names:
-            there = ", ".join(split.column_names)
-            asked = "; data.where names it: null keeps all rows" if column in where else ""
-            raise UserError(f"the data set {dataset!r} has no column {column!r} (its columns: {there}){asked}")
+            raise no_such_column(dataset, column, split.column_names)
     kept = np.ones(len(split), dtype=bool)
     for column, value in where.items():
-        kept &= np.asarray(split[column][:], dtype=object) == value
+        values = split[column][:]
+        holds_text = isinstance(values[0], str) if values else False
+        if isinstance(value, bool) and holds_text:
+            raise UserError(
+                f"data.where: {column} is {str(value).lower()}, which YAML also reads for yes, no, on and off, but the "
+                f'column holds text: put the value between quotes, as in {{{column}: "no"}}'
+            )
+        wanted_value = str(value) if holds_text else value  # csv has no numbers
+        kept &= np.asarray(values, dtype=object) == wanted_value
         if not kept.any():
             wanted = " and ".join(f"{column} = {value!r}" for column, value in where.items())
             raise UserError(f"no row of the split {name!r} has {wanted} (data.where)")
     return (split.select(np.flatnonzero(kept)) if where else split).select_columns(columns)
+
+
+def no_such_column(dataset: str, column: str, there: Sequence[str]) -> UserError:
+    """The error for a column that a data set lacks."""
+    return UserError(
+        f"the data set {dataset!r} has no column {column!r} (its columns: {', '.join(there)[:200]}): name another by "
+        "data.text_column or data.label_column, or change data.where (null keeps all rows)"
+    )
 
 
 def texts_of(rows: datasets.Dataset, column: str) -> Iterator[str]:

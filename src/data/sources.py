@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import datasets
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from src.data.arrow_tables import write_arrow
+from src.data.cache import cache_key, prepare_once
+from src.data.split_files import SplitFiles, find_split_files
 from src.system.atomic import atomic_write
 from src.system.errors import UserError, disk_is_full, one_line
 from src.system.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
-from src.system.locations import DATA_SUFFIXES, locate
+from src.system.locations import locate
 
 
 @dataclass(frozen=True)
@@ -22,45 +26,56 @@ class Source:
 
     Attributes:
         dataset: its name, as the user gave it.
-        fingerprint: its version: the commit of a Hub data set, or a hash of local files.
-        path: of a local data set; None on the Hub.
+        fingerprint: its version: the commit of a Hub data set, or a hash of the local files that are used.
+        files: of each split of a local data set; None on the Hub.
+        folder: in which `save_to_disk` of `datasets` has saved it; None for any other.
         revision: the commit of a Hub data set; None for a local one.
+        config_name: of a configuration of a Hub data set.
     """
 
     dataset: str
     fingerprint: str
-    path: Path | None = None
+    files: SplitFiles | None = None
+    folder: Path | None = None
     revision: str | None = None
+    config_name: str | None = None
 
-    def read(self) -> datasets.DatasetDict:
+    def read(self, columns: Sequence[str]) -> datasets.DatasetDict:
         """Downloads or opens all splits, as Arrow files on disk.
 
+        Args:
+            columns: that are used, the one with the texts first. There may be others.
+
         Raises:
-            UserError: it cannot be downloaded, or cannot be read as a data set.
+            UserError: it cannot be downloaded, cannot be read as a data set, or has no such column.
         """
-        # the cache of `datasets` recognises a local file by its path and time alone, not by its content
-        own_cache = str(Path(datasets.config.HF_DATASETS_CACHE) / "by-content" / self.fingerprint[:32])
+        if self.files is not None:
+            return self._read_files(self.files, columns)
         try:
-            if self.path is None:
-                why_offline()
-                loaded = datasets.load_dataset(self.dataset, revision=self.revision)
-            elif self.path.is_file():
-                kind = DATA_SUFFIXES[self.path.suffix]
-                options = {"sep": "\t"} if self.path.suffix == ".tsv" else {}
-                loaded = datasets.load_dataset(kind, data_files=str(self.path), cache_dir=own_cache, **options)
-            elif (self.path / "dataset_dict.json").exists():
-                loaded = datasets.load_from_disk(str(self.path))
-            else:
-                loaded = datasets.load_dataset(str(self.path), cache_dir=own_cache)
+            if self.folder is not None:
+                saved = datasets.load_from_disk(str(self.folder))
+                return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
+            why_offline()
+            return datasets.load_dataset(self.dataset, name=self.config_name, revision=self.revision)
         except Exception as error:  # `datasets` raises errors of many classes
             if disk_is_full(error):
                 cache = datasets.config.HF_DATASETS_CACHE
                 raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
-            raise UserError(_unreadable(self.dataset, self.path, error)) from error
-        return loaded
+            raise UserError(_unreadable(self.dataset, self.folder, error)) from error
+
+    def _read_files(self, files: SplitFiles, columns: Sequence[str]) -> datasets.DatasetDict:
+        def build(folder: Path) -> None:
+            for split, of_split in files.items():
+                write_arrow(folder / f"{split}.arrow", of_split, columns, self.dataset)
+
+        key = cache_key({"tables": self.fingerprint, "columns": list(columns)})
+        folder, _ = prepare_once(key, build)
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_file(str(folder / f"{split}.arrow")) for split in files}
+        )
 
 
-def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
+def find_source(dataset: str, revision: str | None, cache_dir: Path, config_name: str | None = None) -> Source:
     """Finds a data set and its version, without reading it.
 
     Args:
@@ -68,6 +83,7 @@ def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
         revision: commit, tag or branch on the Hub.
         cache_dir: remembers the last known commit of each Hub branch, so that prepared data are found without network
             access too (datasets #6837, #7551).
+        config_name: of a configuration on the Hub or in a folder's README.md; None takes the only or default one.
 
     Raises:
         UserError: there is no such data set, or the Hub cannot be reached and the commit is not known.
@@ -75,20 +91,25 @@ def find_source(dataset: str, revision: str | None, cache_dir: Path) -> Source:
     path = locate(dataset, "the data set")
     if path is None:
         commit = _resolve_commit(dataset, revision, cache_dir)
-        return Source(dataset, fingerprint=f"{dataset}@{commit}", revision=commit)
-    if path.is_file() and path.suffix not in DATA_SUFFIXES:
-        raise UserError(f"the data set {dataset!r} is no file of a known kind ({', '.join(DATA_SUFFIXES)})")
-    return Source(dataset, fingerprint=_hash_files(path), path=path)
+        version = f"{dataset}@{commit}" + (f" {config_name}" if config_name else "")
+        return Source(dataset, fingerprint=version, revision=commit, config_name=config_name)
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        saved = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+        return Source(dataset, fingerprint=hash_files(saved), folder=path)
+    files = find_split_files(path, config_name)
+    names = {
+        file.suffix if file == path else f"{split}/{file.relative_to(path)}": file
+        for split, of_split in files.items()
+        for file in of_split
+    }
+    return Source(dataset, fingerprint=hash_files(names), files=files)
 
 
-def _hash_files(path: Path) -> str:
-    """SHA-256 of the content of a file, or of the names and contents of all files in a folder (1.3 GB/s here)."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    if not files:
-        raise UserError(f"the data set's folder {path} is empty")
+def hash_files(files: Mapping[str, Path]) -> str:
+    """SHA-256 over the names and contents of files (1.3 GB/s here)."""
     total = hashlib.sha256()
-    for file in files:
-        total.update(str(file.relative_to(path) if file != path else file.suffix).encode())
+    for name, file in files.items():
+        total.update(name.encode())
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()

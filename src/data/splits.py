@@ -33,15 +33,15 @@ def choose_rows(
 ) -> dict[str, Subset]:
     """The rows of "train", "val" and "test".
 
-    Training takes the first `train_size` rows of the shuffled training split, validation the last `val_size`. Testing
-    takes the first `test_size` rows of the shuffled test split. Without a test split, testing takes the last
-    `test_size` rows of the shuffled training split, and validation those before them. So changing `train_size` moves
-    no validation or test row.
+    Training takes the first `train_size` rows of the shuffled training split. Validation and testing take the first
+    `val_size` and `test_size` rows of their own shuffled splits. Without a split of its own, testing takes the last
+    `test_size` rows of the shuffled training split, and validation the last `val_size` before them. So changing
+    `train_size` moves no validation or test row.
 
     Args:
-        split_sizes: rows of the splits "train" and, where there is one, "test".
+        split_sizes: rows of the splits "train" and, where there are such, "validation" and "test".
         train_size: None takes all rows that remain.
-        val_size: a number of rows; None is refused, since "all" would be ambiguous.
+        val_size: None takes the whole validation split, and is refused where there is none.
         test_size: None takes the whole test split, and is refused where there is none.
         seed: of the shuffles.
 
@@ -57,35 +57,28 @@ def choose_rows(
     for name, (number, minimum) in least.items():
         if number is not None and number < minimum:
             raise UserError(f"data.{name} is {number}; it must be {minimum} or more")
-    if val_size is None:
-        raise UserError("data.val_size must be a number of rows: they are taken from the end of the training split")
-
-    n_train_split = split_sizes["train"]
-    order = shuffled(n_train_split, seed)
-    if "test" in split_sizes:
-        n_test_split = split_sizes["test"]
-        n_test = n_test_split if test_size is None else test_size
-        if n_test > n_test_split:
-            raise UserError(f"data.test_size is {n_test}, but the test split has {n_test_split} rows")
-        test = Subset("test", shuffled(n_test_split, seed)[:n_test])
-        rest = order
-    else:
-        if test_size is None:
-            raise UserError("data.test_size must be a number of rows: the data set has no split 'test'")
-        if test_size > n_train_split:
-            raise UserError(f"data.test_size is {test_size}, but the data set has {n_train_split} rows")
-        test = Subset("train", order[n_train_split - test_size :])
-        rest = order[: n_train_split - test_size]
-
-    if val_size > len(rest):
-        raise UserError(f"data.val_size is {val_size}, but only {len(rest)} rows are left for it")
-    remaining = len(rest) - val_size
+    rest = shuffled(split_sizes["train"], seed)
+    subsets = {}
+    for name, split, size in (("test", "test", test_size), ("val", "validation", val_size)):
+        if split in split_sizes:
+            there = split_sizes[split]
+            if size is not None and size > there:
+                raise UserError(f"data.{name}_size is {size}, but the {split} split has {there} rows")
+            subsets[name] = Subset(split, shuffled(there, seed)[:size])
+            continue
+        if size is None:
+            raise UserError(f"data.{name}_size must be a number of rows: the data set has no split {split!r}")
+        if size > len(rest):
+            raise UserError(f"data.{name}_size is {size}, but only {len(rest)} rows are left for it")
+        rest, last = rest[: len(rest) - size], rest[len(rest) - size :]
+        subsets[name] = Subset("train", last)
     if train_size is None:
-        train_size = remaining
-    if train_size > remaining or train_size == 0:
+        train_size = len(rest)
+    if train_size > len(rest) or train_size == 0:
+        taken = split_sizes["train"] - len(rest)
         raise UserError(
-            f"data.train_size is {train_size}, but only {remaining} of the training split's {n_train_split} rows "
-            f"are left beside {len(order) - remaining} for validation and testing; lower data.train_size or "
-            "data.val_size (null takes all that remain)"
+            f"data.train_size is {train_size}, but only {len(rest)} of the training split's {split_sizes['train']} "
+            f"rows are left beside {taken} for validation and testing; lower data.train_size or data.val_size (null "
+            "takes all that remain)"
         )
-    return {"train": Subset("train", rest[:train_size]), "val": Subset("train", rest[remaining:]), "test": test}
+    return {"train": Subset("train", rest[:train_size]), **subsets}

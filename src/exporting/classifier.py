@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from src.data.tables import Row, Table
 from src.exporting.model_card import Agreement, write_card
 from src.exporting.onnx import write_int8, write_onnx
 from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
-from src.inference.input_files import ReviewFile, Row
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network, save_folder
 from src.runs.checkpoint_reading import Checkpoint
@@ -126,7 +126,7 @@ def _check_settings(archive: Archive, written: Archive, texts: list[str]) -> Non
 
 def _texts_of_file(reviews: str, text_column: str) -> tuple[list[str], str]:
     """The first texts of a file that are not empty, and what they are."""
-    rows = ReviewFile(reviews, None, text_column).rows()
+    rows = Table(reviews, None, text_column).rows()
     texts = list(islice((row.text for row in rows if isinstance(row, Row) and row.text.strip()), _N_REVIEWS))
     if not texts:
         raise UserError(f"there is no review in {reviews}")

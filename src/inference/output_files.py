@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Literal
 
-from src.inference.input_files import STANDARD, Row
+from src.data.tables import STANDARD, Row
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError, disk_is_full
 

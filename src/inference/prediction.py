@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from src.inference.input_files import STANDARD, BadLine, ReviewFile, Row
+from src.data.tables import STANDARD, BadLine, Row, Table
 from src.inference.output_files import (
     Journal,
     OutputFormat,
@@ -49,7 +49,7 @@ class Prediction:
 
     def __init__(
         self,
-        reviews: ReviewFile,
+        reviews: Table,
         classifier: "Classifier",
         output: str,
         output_format: OutputFormat,

@@ -6,8 +6,7 @@ from pathlib import Path
 from src.system.errors import UserError
 
 PACKAGE_PREFIX = "package://"
-DATA_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-"""By the suffix of a data file, the builder of `datasets` that reads it."""
+_FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".gz")
 
 
 def locate(name: str, what: str) -> Path | None:
@@ -24,9 +23,9 @@ def locate(name: str, what: str) -> Path | None:
         return _locate_in_package(name, what)
     path = Path(name).expanduser()
     if path.exists():
-        return path.resolve()
+        return path.absolute()  # not resolved: the name that was typed tells the format
     # a Hub id has at most one slash, no suffix of a data file, and does not start like a path
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name or path.suffix in DATA_SUFFIXES:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name or path.suffix.lower() in _FILE_SUFFIXES:
         raise UserError(f"{what} {name!r} does not exist (looked for {path.absolute()})")
     return None
 

@@ -17,6 +17,7 @@ def _blank(frame: pd.DataFrame) -> None:
     frame.loc[np.random.default_rng(42).permutation(200)[[0, 20, 40]], "text"] = ["", "   ", None]
 
 
+_STRAY_QUOTE = 'text\tlabel\na\tpos\n"b\tneg\nc\tpos\nd\tneg\ne"\tpos\nf\tneg\n'
 _BLANK_ROWS = ", ".join(map(str, sorted(np.random.default_rng(42).permutation(200)[[0, 20, 40]].tolist())))
 
 
@@ -62,16 +63,20 @@ CASES: Cases = {
         MISTAKE,
         ["no file of a known kind", ".csv"],
     ),
-    "empty file": (lambda w: w.fit(f"--data.dataset={w.file('empty.csv')}"), MISTAKE, ["empty.csv", "cannot be read"]),
+    "empty file": (
+        lambda w: w.fit(f"--data.dataset={w.file('empty.csv')}"),
+        MISTAKE,
+        ["empty.csv is empty: a csv file begins with"],
+    ),
     "a table that is none": (
         lambda w: w.fit(f"--data.dataset={w.file('broken.jsonl', '{')}"),
         MISTAKE,
-        ["broken.jsonl", "cannot be read"],
+        ["broken.jsonl, line 1: is not JSON"],
     ),
     "bytes that are no text": (
         lambda w: w.fit(f"--data.dataset={w.file('latin.csv', b'text,label' + bytes([10, 0xE9, 0xFF, 44, 49, 10]))}"),
         MISTAKE,
-        ["latin.csv", "cannot be read"],
+        ["latin.csv, line 2: is not UTF-8"],
     ),
     "truncated parquet": (
         lambda w: w.fit(f"--data.dataset={w.file('short.parquet', b'PAR1 and no more')}"),
@@ -99,16 +104,31 @@ CASES: Cases = {
         ["no row of the split 'train' has label = 'meh'"],
     ),
     "text column of numbers": (
-        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "n", range(200))), "--data.text_column=n"),
+        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "n", range(200)), ".parquet"), "--data.text_column=n"),
         MISTAKE,
         ["the column 'n' of the split 'train' holds no text but int"],
     ),
     "labels neither integer nor string": (
         lambda w: w.fit(
-            w.reviews(lambda f: f.insert(0, "half", [i / 2 for i in range(200)])), "--data.label_column=half"
+            w.reviews(lambda f: f.insert(0, "half", [i % 5 / 2 for i in range(200)])), "--data.label_column=half"
         ),
         MISTAKE,
-        ["the label column 'half' holds", "must be integers (1, not 1.0) or strings"],
+        ["the label column 'half' holds numbers such as 0.5", "must be integers (1, not 1.0) or strings"],
+    ),
+    "a label of its own for each row": (
+        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "id", range(200))), "--data.label_column=id"),
+        MISTAKE,
+        ["the label column 'id' has 200 kinds of label in 200 rows: is it the right column"],
+    ),
+    "no in YAML": (
+        lambda w: w.fit(w.reviews(lambda f: f.insert(0, "lang", "no")), "--data.where={lang: no}"),
+        MISTAKE,
+        ["data.where: lang is false, which YAML also reads for yes, no, on and off", '{lang: "no"}'],
+    ),
+    "a stray quote": (
+        lambda w: w.fit(f"--data.dataset={w.file('quote.tsv', _STRAY_QUOTE)}"),
+        MISTAKE,
+        ["quote.tsv, line 3: opens a quote that only line 6 closes"],
     ),
     "missing labels": (
         lambda w: w.fit(w.reviews(lambda f: f.loc.__setitem__((3, "label"), None))),

@@ -174,7 +174,8 @@ def test_second_preparation_is_found(attach: Attach, capsys: pytest.CaptureFixtu
     attach(dataset=file).prepare_data()
     second = capsys.readouterr().out
     assert "Prepared reviews: 48 for training, 24 for validation, 24 for testing" in first
-    assert second.replace("Found", "Prepared").strip() == first.strip().splitlines()[-1]
+    assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-2:]
+    assert "Classes, with their training rows: neg 24, pos 24" in second
 
 
 def test_stage_opens_its_rows_alone(attach: Attach) -> None:

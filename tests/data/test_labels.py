@@ -45,7 +45,7 @@ def test_classes_are_those_of_the_whole_split() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0.5, 1.0], "holds Value('float64'), but labels must be integers (1, not 1.0) or strings"),
+        ([0.5, 1.0], "holds numbers such as 0.5, or no single values: labels must be integers (1, not 1.0) or strings"),
         ([["a"], ["b"]], "labels must be integers (1, not 1.0) or strings"),
         (["a", None], "has no value in some rows"),
     ],

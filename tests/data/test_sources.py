@@ -86,11 +86,11 @@ def test_revision_is_resolved_to_a_commit_and_read_at_it(tmp_path: Path, monkeyp
         lambda *_, revision, **__: SimpleNamespace(sha=branches[revision]),
     )
     read: list[tuple[str, str]] = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, revision: read.append((name, revision)))
+    monkeypatch.setattr(datasets, "load_dataset", lambda repo, revision, **_: read.append((repo, revision)))
     for revision, commit in branches.items():
         source = find_source("someone/reviews", revision, tmp_path)
         assert (source.revision, source.fingerprint) == (commit, f"someone/reviews@{commit}")
-        source.read()
+        source.read(["text", "label"])
         assert read[-1] == ("someone/reviews", commit)
 
     # a cache that cannot be written, which a file in place of its folder is, only has it asked for again
@@ -130,7 +130,7 @@ def test_file_of_an_unknown_kind_and_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file of a known kind \(\.csv, "):
         find_source(str(tmp_path / "reviews.xlsx"), None, tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="is empty"):
+    with pytest.raises(UserError, match="has no files of a known kind"):
         find_source(str(tmp_path / "empty"), None, tmp_path)
 
 
@@ -138,8 +138,8 @@ def test_damaged_file_is_one_line(tmp_path: Path) -> None:
     file = write_reviews(tmp_path / "reviews.parquet", synthetic_reviews(50))
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(UserError) as refused:
-        find_source(str(file), None, tmp_path).read()
-    assert str(refused.value).startswith(f"the data set {str(file)!r} cannot be read: ")
+        find_source(str(file), None, tmp_path).read(["text", "label"])
+    assert str(refused.value).startswith(f"{file} cannot be read as parquet: ")
 
 
 def test_saved_dataset_dict_is_read(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_saved_dataset_dict_is_read(tmp_path: Path) -> None:
     splits.save_to_disk(str(tmp_path / "saved"))
     source = find_source(str(tmp_path / "saved"), None, tmp_path)
     assert isinstance(source, Source)
-    assert {name: len(split) for name, split in source.read().items()} == {"train": 8, "test": 4}
+    assert {name: len(split) for name, split in source.read(["text", "label"]).items()} == {"train": 8, "test": 4}
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_training_on_more_rows_adds_to_those_before() -> None:
     [
         ({"train": 100}, (81, 10, 10), "data.train_size is 81, but only 80"),
         ({"train": 100, "test": 5}, (10, 10, 6), "data.test_size is 6, but the test split has 5 rows"),
-        ({"train": 100}, (10, 10, 101), "data.test_size is 101, but the data set has 100 rows"),
+        ({"train": 100}, (10, 10, 101), "data.test_size is 101, but only 100 rows are left"),
         ({"train": 100}, (10, 60, 50), "data.val_size is 60, but only 50 rows are left"),
         ({"train": 100}, (None, 50, 50), "data.train_size is 0, but only 0"),
         ({"train": 100}, (0, 10, 10), "data.train_size is 0; it must be 1 or more"),

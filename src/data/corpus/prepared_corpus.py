@@ -37,7 +37,7 @@ _FEATURES = datasets.Features(
 class CorpusSelection:
     """Which rows of a source are used and how they are cut. `PretrainingDataModule` explains these options."""
 
-    where: dict[str, int | str] | None
+    where: dict[str, bool | int | str] | None
     split: str
     text_column: str
     train_size: int | None
@@ -119,7 +119,8 @@ def prepare_corpus(
 
 def _read(source: Source, selection: CorpusSelection) -> datasets.Dataset:
     """The chosen reviews of all chosen splits, checked."""
-    splits, column = source.read(), selection.text_column
+    column = selection.text_column
+    splits = source.read(list(dict.fromkeys([column, *(selection.where or ())])))
     parts = []
     for name in selection.split.split("+"):
         if name not in splits:

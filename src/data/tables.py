@@ -1,10 +1,17 @@
-"""Reads reviews from csv, tsv, jsonl, parquet and text files row by row, so that memory use stays flat."""
+"""Reads tables of texts (csv, tsv, json, jsonl, parquet, txt) row by row: one reader for training and prediction.
+
+pandas, which `datasets` reads csv with, takes "n/a" and "None" for missing values, turns 01 into 1, and joins the lines
+after a stray quote into one text. Here each value is what the file says, and memory does not grow with the rows (of
+json, which is one value, it does).
+"""
 
 import csv
+import gzip
+import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -14,10 +21,11 @@ from src.system.errors import UserError, one_line
 STANDARD = "-"
 """In place of a path: standard input or output."""
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "txt"]
+Format = Literal["csv", "tsv", "json", "jsonl", "parquet", "txt"]
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
+    ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -30,12 +38,12 @@ _LONGEST_FIELD = 10_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the input.
+    """A row of a table.
 
     Attributes:
         number: of its first line, from 1; of the row if the file has no lines.
-        fields: column name to value, the text among them.
-        text: the review; empty if it is missing (null).
+        fields: column name to value, the text among them; the values of csv, tsv and txt are strings.
+        text: the text; empty if it is missing (null).
     """
 
     number: int
@@ -45,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A row of the input that cannot be read.
+    """A row of a table that cannot be read.
 
     Attributes:
         number: as in `Row`.
@@ -56,13 +64,13 @@ class BadLine:
     reason: str
 
 
-class ReviewFile:
-    """A file of reviews, or standard input.
+class Table:
+    """A file of texts, or standard input.
 
     Args:
-        path: of the file, or "-".
-        file_format: of its content; None goes by the suffix, and reads standard input as a review a line.
-        text_column: the column with the reviews; the single column of a text file gets this name.
+        path: of the file, or "-". The name as it was typed: a link to a file of another name is what its own name says.
+        file_format: of its content; None goes by the suffix, and reads standard input as a text a line.
+        text_column: the column with the texts; the single column of a text file gets this name.
 
     Raises:
         UserError: the file does not exist, or its format is not known.
@@ -88,10 +96,15 @@ class ReviewFile:
             yield from self._parquet_rows()
             return
         with self._open() as stream:
-            if self.format in ("csv", "tsv"):
-                yield from self._csv_rows(stream)
-            else:
-                yield from self._line_rows(stream)
+            try:
+                if self.format in ("csv", "tsv"):
+                    yield from self._csv_rows(stream)
+                elif self.format == "json":
+                    yield from self._json_rows(stream)
+                else:
+                    yield from self._line_rows(stream)
+            except (OSError, EOFError) as error:  # gzip raises EOFError for a truncated file
+                raise UserError(f"{self.name} cannot be read: {one_line(error)[:200]}") from error
 
     def survey(self) -> tuple[int | None, list[str]]:
         """The number of rows and the names of all columns; None and an empty list for standard input.
@@ -104,7 +117,7 @@ class ReviewFile:
         if self.path == STANDARD:
             return None, []
         if self.format == "parquet":
-            with self._parquet() as file:
+            with self.parquet() as file:
                 return file.metadata.num_rows, list(file.schema_arrow.names)
         columns: dict[str, None] = {}
         count = 0
@@ -130,7 +143,7 @@ class ReviewFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield BadLine(number, f"is not csv: {error}")
+                yield BadLine(number, f"is not {self.format}: {error}")
                 continue
             if not values:
                 continue  # csv readers skip an empty line
@@ -138,26 +151,51 @@ class ReviewFile:
                 yield BadLine(number, f"has {len(values)} fields, but the header has {len(columns)}")
             elif any(map(_is_not_utf8, values)):
                 yield BadLine(number, "is not UTF-8")
+            elif reader.line_num > number and self._holds_rows(values):
+                yield BadLine(
+                    number, f"opens a quote that only line {reader.line_num} closes: the lines between are rows"
+                )
             else:
                 yield Row(number, dict(zip(columns, values, strict=True)), values[at])
 
     def _csv_reader(self, stream: TextIO) -> Any:  # the type of csv.reader has no name
         csv.field_size_limit(_LONGEST_FIELD)
-        return csv.reader(stream, delimiter="\t" if self.format == "tsv" else ",", strict=True)
+        return csv.reader(stream, delimiter=self._delimiter, strict=True)
+
+    @property
+    def _delimiter(self) -> str:
+        return "\t" if self.format == "tsv" else ","
+
+    def _holds_rows(self, values: Sequence[str]) -> bool:
+        """Whether the lines within a field look like rows that a stray quote has joined.
+
+        All lines but the last then have as many delimiters as rows have. Prose between quotes may have so too, by
+        chance, if a row has one delimiter: then three such lines are asked for. Tabs do not occur in prose.
+        """
+        delimiters = len(values) - 1
+        for place, value in enumerate(values):
+            first, *between = value.splitlines()[:-1] or [""]
+            if not between and self.format == "csv":
+                continue
+            like_rows = first.count(self._delimiter) == delimiters - place and all(
+                line.count(self._delimiter) == delimiters for line in between
+            )
+            least = 1 if self.format == "tsv" or delimiters > 1 else 2
+            if delimiters and like_rows and len(between) >= least:
+                return True
+        return False
 
     def _header(self, reader: Iterator[list[str]]) -> list[str]:
         try:
             columns = next(reader, None)
         except csv.Error as error:
-            raise UserError(f"{self.name} has no csv header: {error}") from error
+            raise UserError(f"{self.name} has no {self.format} header: {error}") from error
         if columns is None:
-            raise UserError(f"{self.name} is empty: a csv file begins with the names of its columns")
+            raise UserError(f"{self.name} is empty: a {self.format} file begins with the names of its columns")
         self._check_columns(columns)
-        if len(set(columns)) < len(columns):
-            raise UserError(f"{self.name} has two columns of the same name among {', '.join(columns)}")
         return columns
 
-    # ---- jsonl and txt ---------------------------------------------------------------------------------------------
+    # ---- json, jsonl and txt ---------------------------------------------------------------------------------------
 
     def _line_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
         for number, line in enumerate(stream, 1):
@@ -169,6 +207,19 @@ class ReviewFile:
             else:
                 yield self._parse_json(number, text)
 
+    def _json_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
+        """The objects of an array; a file that does not begin with "[" has an object a line, as jsonl."""
+        text = stream.read()
+        if not text.lstrip().startswith("["):
+            yield from self._line_rows(io.StringIO(text, newline="\n"))
+            return
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.name} is not JSON: {one_line(error)[:200]}") from error
+        for number, fields in enumerate(content, 1):
+            yield self._json_row(number, fields)
+
     def _parse_json(self, number: int, line: str) -> Row | BadLine:
         try:
             fields = json.loads(line)
@@ -176,19 +227,22 @@ class ReviewFile:
             return BadLine(number, "is empty" if not line.strip() else f"is not JSON: {error}")
         except RecursionError:
             return BadLine(number, "is JSON too deep to read")
+        return self._json_row(number, fields)
+
+    def _json_row(self, number: int, fields: Any) -> Row | BadLine:
         if not isinstance(fields, dict):
             return BadLine(number, f"is a JSON {type(fields).__name__}, not an object")
         if self.text_column not in fields:
             return BadLine(number, f"has no {self.text_column!r}; its fields are {', '.join(map(repr, fields))}"[:200])
         # JSON can spell half a surrogate pair, in any field
-        if "\\u" in line and _is_not_utf8(json.dumps(fields, ensure_ascii=False)):
+        if _is_not_utf8(json.dumps(fields, ensure_ascii=False)):
             return BadLine(number, "is not UTF-8")
         return self._row(number, fields)
 
     # ---- parquet ---------------------------------------------------------------------------------------------------
 
     def _parquet_rows(self) -> Iterator[Row | BadLine]:
-        with self._parquet() as file:
+        with self.parquet() as file:
             self._check_columns(file.schema_arrow.names)
             number = 0
             try:
@@ -199,7 +253,8 @@ class ReviewFile:
             except (OSError, ValueError) as error:  # the base classes of pyarrow's own
                 raise UserError(f"{self.name} is damaged after row {number}: {one_line(error)[:200]}") from error
 
-    def _parquet(self) -> Any:
+    def parquet(self) -> Any:
+        """The open parquet file, for a reader that needs the types of its columns."""
         import pyarrow.parquet
 
         try:
@@ -216,42 +271,56 @@ class ReviewFile:
         return Row(number, fields, text or "")
 
     def _check_columns(self, columns: list[str]) -> None:
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{self.name} has two columns of the same name among {', '.join(map(repr, columns))[:200]}")
         if self.text_column in columns:
             return
-        advice = "name the one with the reviews by --text_column"
+        advice = "--text_column (in training --data.text_column) names the one with the texts"
         header = "".join(columns)
-        if _is_not_utf8(header):
+        if _is_not_utf8(header) or "\0" in header:
             advice = "it is not UTF-8; iconv converts it"
         elif len(columns) == 1 and (separator := re.search(r"[;|\t]", header)):
             advice = f"it seems to be separated by {separator[0]!r}, but a csv has commas, a tsv tabs"
-        found = ", ".join(map(repr, columns))[:200]
-        raise UserError(f"{self.name} has no column {self.text_column!r}, but {found}: {advice}")
+        found = ", ".join(columns)[:200]
+        raise UserError(f"{self.name} has no column {self.text_column!r} (its columns: {found}): {advice}")
 
     def _open(self) -> TextIO:
         # utf-8-sig drops the byte order mark of Excel's files. Bytes that are not UTF-8 become surrogates, so that one
         # bad line does not end the rest. The csv reader splits lines itself, since fields may hold line breaks.
         standard = self.path == STANDARD
+        newline = "" if self.format in ("csv", "tsv") else "\n"
         try:
+            if self.path.lower().endswith(".gz"):
+                return gzip.open(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)  # type: ignore[return-value]
             return open(
                 sys.stdin.fileno() if standard else self.path,
                 encoding="utf-8-sig",
                 errors="surrogateescape",
-                newline="" if self.format in ("csv", "tsv") else "\n",
+                newline=newline,
                 closefd=not standard,
             )
         except OSError as error:
             raise UserError(f"{self.name} cannot be read: {error.strerror}") from error
 
 
+def format_by_name(path: str | Path) -> Format | None:
+    """The format that a file's name tells by its suffix, in capitals too; None if it tells none.
+
+    Text files may be compressed by gzip: reviews.csv.gz is a csv.
+    """
+    name = Path(path).name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    return None if suffix == ".parquet" and name.endswith(".gz") else SUFFIXES.get(suffix)
+
+
 def _format_of(path: str) -> Format:
     if path == STANDARD:
         return "txt"
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
+    if (known := format_by_name(path)) is None:
         raise UserError(
             f"the format of {path} is not known by its suffix ({', '.join(SUFFIXES)} are): name it by --input_format"
         )
-    return SUFFIXES[suffix]
+    return known
 
 
 def _is_not_utf8(text: str) -> bool:
