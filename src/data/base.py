@@ -67,6 +67,11 @@ class PreparedDataModule(lightning.LightningDataModule):
 
     @property
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes with the content of the data set."""
+
+    @property
+    @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the prepared rows."""
 
@@ -160,6 +165,7 @@ class PreparedDataModule(lightning.LightningDataModule):
         options = {f"data.{name}": value for name, value in self.hparams.items() if name not in _LOADING_OPTIONS}
         return {
             "key": self.key,
+            "fingerprint": self.fingerprint,
             "options": options,
             "steps": {
                 **{f"data.{name}": self.hparams[name] for name in _STEP_OPTIONS},
@@ -178,6 +184,24 @@ class PreparedDataModule(lightning.LightningDataModule):
         """
         if (state := checkpoint.get(type(self).__qualname__)) is not None:
             self._check_state(state)
+
+    def check_evaluation(self, checkpoint: Mapping[str, Any]) -> None:
+        """Compares these data, once prepared, with those of the run whose checkpoint is evaluated.
+
+        Raises:
+            UserError: the data set has the same name but another content, so rows may have moved from those for
+                training to those for testing.
+        """
+        state = checkpoint.get(type(self).__qualname__) or {}
+        known = state.get("options", {})
+        same_name = all(
+            known.get(f"data.{name}") == self.hparams[name] for name in ("dataset", "revision", "config_name")
+        )
+        if same_name and state.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise UserError(
+                f"the data set {self.hparams['dataset']!r} has changed since this checkpoint was trained, so rows that "
+                "it was trained on may be evaluated: restore the old content, or give the new one another name"
+            )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores nothing; it repeats `check_resumption` for a run that was resumed from Python."""

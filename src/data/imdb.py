@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -17,8 +17,9 @@ from src.data.fingerprints import hash_texts
 from src.data.labels import near_equal
 from src.data.prepared_reviews import Reviews, Selection, prepare_reviews
 from src.data.sources import Source, find_source
-from src.data.splits import USES
+from src.data.splits import USES, choose_rows
 from src.data.tokenization import Encoder, Truncation, check_length
+from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 
 _SUBSETS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -134,17 +135,20 @@ class ImdbDataModule(PreparedDataModule):
     def key(self) -> str:
         return self.prepared.key
 
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
-        prepared, splits = self.prepared, self.prepared.splits()
-        counts = ", ".join(
-            f"{len(prepared.rows(name)):,} for {use}" + (" (of its own split)" if splits[name] != "train" else "")
-            for name, use in USES.items()
-        )
+        prepared, sizes = self.prepared, self.prepared.split_sizes()
+        counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         if self.hparams["truncation"] == "windows":
             counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})")
-        classes = [f"{name} {count:,}" for name, count in prepared.classes().items()]
+        if rest := [USES[name] for name, split in (("val", "validation"), ("test", "test")) if split not in sizes]:
+            print(f"Rows for {' and '.join(rest)} are the last of the shuffled training split: there is no other split")
+        classes = [f"{_quoted(name)} {count:,}" for name, count in prepared.classes().items()]
         more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
         print(f"Classes, with their training rows: {', '.join(classes[:_CLASSES_SHOWN])}{more}", flush=True)
         for one, other in near_equal(self.label_names):
@@ -158,6 +162,22 @@ class ImdbDataModule(PreparedDataModule):
                 raise UserError(f"there are no rows to {stage} on: data.{name}_size is 0")
         if stage == "fit":
             self.windows_a_row = len(self.lengths("train")) / len(self.splits["train"])
+
+    def check_evaluation(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuses rows that the checkpoint was trained on too: another seed or other sizes may have moved them."""
+        super().check_evaluation(checkpoint)
+        state = checkpoint.get(type(self).__qualname__) or {}
+        before = {name.removeprefix("data."): value for name, value in state.get("options", {}).items()}
+        if state.get("fingerprint") != self.fingerprint or before.get("where") != self.hparams["where"]:
+            return  # other rows, on purpose
+        names = ("train_size", "val_size", "test_size", "subset_seed")
+        sizes = self.prepared.split_sizes()
+        then, now = (choose_rows(sizes, *(options[x] for x in names)) for options in (before, self.hparams))
+        assert self.trainer is not None
+        for name in _SUBSETS_OF_STAGE[self.trainer.state.fn or "test"]:
+            if now[name].split == "train" and (n := int(np.isin(now[name].indices, then["train"].indices).sum())):
+                changes = changed_options({x: before[x] for x in names}, {x: self.hparams[x] for x in names})
+                raise UserError(f"this checkpoint was trained on {n} of the rows for {USES[name]}: {changes}")
 
     def check_unread(self, read: np.ndarray, model: str) -> None:
         """Refuses validation and test reviews that the pre-training of `model` has read: data leakage.
@@ -185,3 +205,8 @@ class ImdbDataModule(PreparedDataModule):
         h: Any = self.hparams
         by_review = h.truncation == "windows" and name != "train"
         return Collator(int(self.tokenizer.pad_token_id), h.padding, h.max_length, by_review)
+
+
+def _quoted(name: str) -> str:
+    """A name that can be told from others in a list."""
+    return name if name.strip() == name and name.isprintable() else repr(name)

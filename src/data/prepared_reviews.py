@@ -17,7 +17,7 @@ from src.data.splits import USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
 
-_SPLITS = "splits.json"
+_SIZES = "split_sizes.json"
 _VALIDATION = ("validation", "valid", "dev", "val")  # names of validation splits on the Hub
 
 
@@ -42,10 +42,10 @@ class Reviews(Prepared):
     `where`).
     """
 
-    def splits(self) -> dict[str, str]:
-        """The split of the data set that the rows of "train", "val" and "test" come from."""
-        splits: dict[str, str] = json.loads((self.folder / _SPLITS).read_text())
-        return splits
+    def split_sizes(self) -> dict[str, int]:
+        """The number of rows of each split that `choose_rows` has chosen from."""
+        sizes: dict[str, int] = json.loads((self.folder / _SIZES).read_text())
+        return sizes
 
     def classes(self) -> dict[str, int]:
         """The names of the classes, and the number of training rows of each."""
@@ -76,10 +76,9 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
         names = label_names(splits["train"], selection.label_column)
         sizes = {name: len(split) for name, split in splits.items()}
         s = selection
-        subsets = choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed)
-        for name, subset in subsets.items():
+        for name, subset in choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed).items():
             _write_subset(folder, name, subset, splits[subset.split], names, selection, encoder)
-        (folder / _SPLITS).write_text(json.dumps({name: subset.split for name, subset in subsets.items()}))
+        (folder / _SIZES).write_text(json.dumps(sizes))
 
     return Reviews(key, *prepare_once(key, build))
 

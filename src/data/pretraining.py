@@ -14,7 +14,7 @@ from src.data.corpus.held_out import held_out_of
 from src.data.corpus.prepared_corpus import Corpus, CorpusSelection, prepare_corpus
 from src.data.corpus.sequences import DrawnBatches, SequenceCollator, Sequences
 from src.data.examples import Example
-from src.data.sources import find_source
+from src.data.sources import Source, find_source
 from src.data.tokenization import check_length
 from src.system.errors import UserError
 from src.system.seeds import run_seed
@@ -99,18 +99,26 @@ class PretrainingDataModule(PreparedDataModule):
         return tokenizer
 
     @functools.cached_property
+    def _source(self) -> Source:
+        h: Any = self.hparams
+        return find_source(h.dataset, h.revision, cache_dir(), h.config_name)
+
+    @functools.cached_property
     def corpus(self) -> Corpus:
         h: Any = self.hparams
         selection = CorpusSelection(**{field.name: h[field.name] for field in fields(CorpusSelection)})
-        source = find_source(h.dataset, h.revision, cache_dir(), h.config_name)
         # the size first: a resumed run that trained its tokenizer has that tokenizer too, but must find the same corpus
         tokenizer = self.tokenizer_source.vocab_size or self._given_tokenizer
         assert tokenizer is not None
-        return prepare_corpus(source, selection, tokenizer, held_out_of(h.held_out or []))
+        return prepare_corpus(self._source, selection, tokenizer, held_out_of(h.held_out or []))
 
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._given_tokenizer or self.corpus.tokenizer()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._source.fingerprint
 
     @property
     def key(self) -> str:

@@ -102,9 +102,13 @@ class TransformerModule(lightning.LightningModule):
                 to resume.
         """
         self.check_data()
-        if self.trainer.state.fn == "fit" and self.origin.checkpoint is not None:
+        if self.origin.checkpoint is None:
+            return
+        if self.trainer.state.fn == "fit":
             self.check_resumption(self.origin.checkpoint.content)
             self.data.check_resumption(self.origin.checkpoint.content)
+        else:
+            self.data.check_evaluation(self.origin.checkpoint.content)
 
     def setup(self, stage: str) -> None:
         self.seed = run_seed()

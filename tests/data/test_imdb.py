@@ -1,6 +1,7 @@
 """The data module on every kind of source, with labels of every kind."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -174,7 +175,7 @@ def test_second_preparation_is_found(attach: Attach, capsys: pytest.CaptureFixtu
     attach(dataset=file).prepare_data()
     second = capsys.readouterr().out
     assert "Prepared reviews: 48 for training, 24 for validation, 24 for testing" in first
-    assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-2:]
+    assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-3:]
     assert "Classes, with their training rows: neg 24, pos 24" in second
 
 
@@ -194,3 +195,32 @@ def test_nothing_to_evaluate_is_an_error(attach: Attach, stage: str, name: str) 
     assert data.val_dataloader() == []
     with pytest.raises(UserError, match=rf"there are no rows to {stage} on: data\.{name}_size is 0"):
         data.setup(stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (None, ""),
+        (
+            "--data.test_size=70 --data.train_size=10",
+            "this checkpoint was trained on 6 of the rows for testing: ",
+        ),
+        ("--data.subset_seed=7", "of the rows for testing: subset_seed was 42 and is 7"),
+        ("other rows", "has changed since this checkpoint was trained"),
+    ],
+)
+def test_rows_of_training_are_not_tested(
+    run_cli: Callable[..., tuple[int, str, str]],
+    tiny_options: list[str],
+    tmp_path: Path,
+    change: str | None,
+    words: str,
+) -> None:
+    file = write_reviews(tmp_path / "reviews.csv", synthetic_reviews(112))
+    assert run_cli("fit", *tiny_options, f"--data.dataset={file}", "--trainer.max_epochs=1")[0] == 0
+    if change == "other rows":
+        write_reviews(file, synthetic_reviews(113))
+    changes = change.split() if change and change.startswith("--") else []
+    status, _, err = run_cli("test", "--ckpt_path", "best", *changes)
+    assert status == (1 if words else 0)
+    assert words in err
