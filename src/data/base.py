@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from src.data.batches import Batch, EvalBatches, TrainBatches, TrainLoader
+from src.data.batches import Batch, EvalBatches, Position, TrainBatches, TrainLoader
 from src.data.examples import Example, Examples
 from src.data.tokenizer_source import DEFAULT, PretrainedTokenizer, TokenizerSource
 from src.runs.checkpoint_reading import changed_options
@@ -120,7 +120,8 @@ class PreparedDataModule(lightning.LightningDataModule):
         return np.concatenate(list(self._eval_batches(name)))
 
     def _eval_batches(self, name: str) -> EvalBatches:
-        return EvalBatches(self.lengths(name), self._eval_batch_size(), *self._rank())
+        limit = getattr(self.trainer, f"limit_{name}_batches", 1.0)
+        return EvalBatches(self.lengths(name), self._eval_batch_size(), *self._rank(), limit)
 
     def _eval_batch_size(self) -> int:
         return int(self.hparams["eval_batch_size"] or self.hparams["batch_size"])
@@ -134,14 +135,14 @@ class PreparedDataModule(lightning.LightningDataModule):
         """This process's rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _position(self) -> tuple[int, int]:
-        """The epoch, and the step within it, of the training batch that is due."""
+    def _position(self) -> Position:
         if self.trainer is None:
-            return 0, 0
+            return Position()
         loop = self.trainer.fit_loop
         # overfit_batches asks for the same batches in each epoch
         epoch = 0 if self.trainer.overfit_batches else loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        return epoch, loop.epoch_loop.batch_progress.current.ready
+        due = loop.epoch_loop.batch_progress.current.ready
+        return Position(epoch, due, self.trainer.accumulate_grad_batches, loop.max_batches)
 
     def _loader_options(self, name: str) -> dict[str, Any]:
         workers = self.hparams["num_workers"]

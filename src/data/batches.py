@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
+
+from src.data.labels import IGNORED_LABEL
 
 Batch = dict[str, torch.Tensor]
 
@@ -85,12 +88,24 @@ class EvalBatches(Sampler[list[int]]):
     """The evaluation batches of one rank: each row once over all ranks, the longest first.
 
     `DistributedSampler` would repeat rows until all ranks have the same number (lightning #7929, #11364).
+
+    Args:
+        lengths: tokens of each row, shape (rows,). The rows are in random order.
+        limit: a number of batches, or a fraction of them, after which the evaluation will end. These batches are then
+            of the first rows, which are a fair sample; the longest are none.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, rank: int, world_size: int) -> None:
-        order = np.argsort(-lengths, kind="stable")
-        mine = share_of(order, rank, world_size)
-        self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, rank: int, world_size: int, limit: int | float = 1.0
+    ) -> None:
+        in_all = math.ceil(math.ceil(len(lengths) / world_size) / batch_size)
+        evaluated = limit if isinstance(limit, int) else int(in_all * limit)  # as Lightning counts
+        sample = min(evaluated * batch_size * world_size, len(lengths))
+        self.batches: list[list[int]] = []
+        for part in np.split(np.arange(len(lengths)), [sample]):
+            order = part[np.argsort(-lengths[part], kind="stable")]
+            mine = share_of(order, rank, world_size) if len(order) else []
+            self.batches += [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
@@ -99,26 +114,65 @@ class EvalBatches(Sampler[list[int]]):
         return len(self.batches)
 
 
+class Position(NamedTuple):
+    """Where a training loop is.
+
+    Attributes:
+        epoch: from 0.
+        batch: that is due within the epoch, from 0.
+        accumulated: batches whose gradients one optimizer step accumulates.
+        last: number of batches after which the epoch ends; its last step may accumulate fewer.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    accumulated: int = 1
+    last: float = math.inf
+
+
 class TrainLoader(DataLoader[Batch]):
     """A DataLoader that starts where the training loop is, which it asks when its first batch is requested.
 
     Lightning builds an epoch's iterator before it tells the sampler the epoch (lightning #21938), and tells no step
     within an epoch. So the loop's own progress is read. No batch is loaded only to be skipped.
 
+    Where an optimizer step accumulates several batches, each of them has `NAME_of_step` for its labels `NAME`: how many
+    labels the batches of the step have together. A loss that is divided by it weighs each label alike, as in one large
+    batch; Lightning's mean over the batches does not, and counts missing batches of the last step as zeros.
+
     Args:
         batches: the sampler.
-        position: gives the epoch and the step within it of the batch that is due.
+        position: tells where the training loop is.
         options: of `DataLoader`.
     """
 
-    def __init__(self, batches: TrainBatches, position: Callable[[], tuple[int, int]], **options: Any) -> None:
+    def __init__(self, batches: TrainBatches, position: Callable[[], Position], **options: Any) -> None:
         super().__init__(batch_sampler=batches, **options)
         self.batches = batches
         self.position = position
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.batches.epoch, self.batches.start = self.position()
-        yield from super().__iter__()
+        now = self.position()
+        self.batches.epoch, self.batches.start = now.epoch, now.batch
+        batches, due = super().__iter__(), now.batch
+        if now.accumulated == 1:
+            yield from batches
+            return
+        while step := list(islice(batches, self._batches_of_step(due, now))):
+            due += len(step)
+            totals = {
+                f"{name}_of_step": torch.stack([(batch[name] != IGNORED_LABEL).sum() for batch in step]).sum()
+                for name in ("labels", "next_sentence_label")
+                if name in step[0]
+            }
+            for batch in step:
+                yield batch | totals
+
+    @staticmethod
+    def _batches_of_step(due: int, now: Position) -> int:
+        """How many batches from the one that is due on belong to its optimizer step."""
+        rest = now.accumulated - due % now.accumulated
+        return int(min(rest, now.last - due)) if due < now.last else rest
 
     def state_dict(self) -> dict[str, Any]:
         """Empty, since the loop knows the position. Lightning resumes within an epoch only if this method exists."""

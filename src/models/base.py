@@ -176,10 +176,18 @@ class TransformerModule(lightning.LightningModule):
         seed = step_seed(self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank)
         seed_torch(seed, self.device)
 
-    def over_all_ranks(self, counts: torch.Tensor) -> torch.Tensor:
-        """Counts summed over the ranks, at least 1: the divisor of a step's loss, since ranks may differ in rows."""
+    def mean_over_step(self, sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """The share of a batch in the mean loss of its optimizer step: over all ranks and accumulated batches.
+
+        DDP divides gradients by the number of ranks, and Lightning losses by the number of accumulated batches, though
+        ranks and batches may differ in rows.
+
+        Args:
+            sums: of the batch's losses, one for each kind of loss.
+            counts: labels of the step on this rank, of the same shape.
+        """
         total: torch.Tensor = self.trainer.strategy.reduce(counts, reduce_op="sum")  # type: ignore[assignment]
-        return total.clamp(min=1)
+        return sums * (self.trainer.world_size * self.trainer.accumulate_grad_batches) / total.clamp(min=1)
 
     def update_means(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds to the training means of the logged step and of the epoch; see `RunningMeans.update`."""

@@ -178,9 +178,7 @@ class BertClassifier(TransformerModule):
         shown = {"loss": losses.detach(), "accuracy": right}
         for name, values in shown.items():
             self.update_means(name, values, real)
-        # DDP averages gradients over the ranks, which may differ in rows: multiply by world_size, divide by all rows
-        loss: torch.Tensor = losses.sum() * self.trainer.world_size / self.over_all_ranks(real.sum())
-        return loss
+        return self.mean_over_step(losses.sum(), batch.get("labels_of_step", real.sum()))
 
     def _graphed_steps(self) -> GraphedSteps | None:
         """Training steps as CUDA graphs, where no other rank and no other batch has a share in the gradients."""

@@ -142,11 +142,11 @@ class BertPretrainer(TransformerModule):
         scores = self._score(batch)
         for name, (values, weights) in scores.items():
             self.update_means(name, values.detach(), weights)
-        losses = [scores[name] for name in ("mlm_loss", "nsp_loss") if name in scores]
-        counts = self.over_all_ranks(torch.stack([weights.sum() for _, weights in losses]))
-        # DDP averages gradients over the ranks, which may differ in tokens: times world_size, over all tokens
-        parts = [values.sum() * self.trainer.world_size / n for (values, _), n in zip(losses, counts, strict=True)]
-        return torch.stack(parts).sum()
+        labels = {"mlm_loss": "labels", "nsp_loss": "next_sentence_label"}
+        losses = {name: scores[name] for name in labels if name in scores}
+        counts = [batch.get(f"{labels[name]}_of_step", real.sum()) for name, (_, real) in losses.items()]
+        sums = torch.stack([values.sum() for values, _ in losses.values()])
+        return self.mean_over_step(sums, torch.stack(counts)).sum()
 
     def _score(self, batch: Batch) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Values and weights by metric: for masked tokens of shape (masked,), for pairs of segments (rows,)."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from src.data.batches import (
     FILLER_ROW,
     EvalBatches,
+    Position,
     TrainBatches,
     TrainLoader,
     plan_epoch,
@@ -118,7 +119,7 @@ def test_evaluation_covers_each_row_once(batch_size: int, seed: int) -> None:
                 assert all(len(batch) <= batch_size for batch in batches)
 
 
-def _loader(n: int, batch_size: int, position: tuple[int, int], workers: int = 0) -> TrainLoader:
+def _loader(n: int, batch_size: int, position: Position, workers: int = 0) -> TrainLoader:
     sampler = TrainBatches(
         np.arange(1, n + 1), batch_size=batch_size, seed=3, group_by_length=False, rank=0, world_size=1
     )
@@ -137,28 +138,54 @@ def _rows_of(loader: TrainLoader) -> list[list[int]]:
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_loader_begins_where_the_loop_stands(workers: int) -> None:
-    epochs = [_rows_of(_loader(30, 4, (epoch, 0))) for epoch in range(3)]
+    epochs = [_rows_of(_loader(30, 4, Position(epoch, 0))) for epoch in range(3)]
     assert epochs[0] != epochs[1] != epochs[2]
     for epoch, start in [(0, 5), (1, 1), (2, 7)]:
-        loader = _loader(30, 4, (epoch, start), workers)
+        loader = _loader(30, 4, Position(epoch, start), workers)
         assert _rows_of(loader) == epochs[epoch][start:]
         assert len(loader) == 8, "the length is the whole epoch's, wherever it is begun"
-    assert _rows_of(_loader(30, 4, (0, 8), workers)) == []
+    assert _rows_of(_loader(30, 4, Position(0, 8), workers)) == []
 
 
 def test_position_is_read_when_the_first_batch_is_asked_for() -> None:
     """Lightning makes the iterator before the loop has moved to the new epoch (lightning #21938)."""
-    position = [(0, 0)]
-    loader = _loader(30, 4, (0, 0))
+    position = [Position()]
+    loader = _loader(30, 4, Position(0, 0))
     loader.position = lambda: position[0]
     batches = iter(loader)
-    position[0] = (1, 2)
-    assert [batch["labels"].tolist() for batch in islice(batches, 1)] == _rows_of(_loader(30, 4, (1, 2)))[:1]
+    position[0] = Position(1, 2)
+    assert [batch["labels"].tolist() for batch in islice(batches, 1)] == _rows_of(_loader(30, 4, Position(1, 2)))[:1]
 
 
 def test_loader_draws_nothing_from_the_global_generator_if_it_has_its_own() -> None:
-    loader = _loader(30, 4, (0, 0))
+    loader = _loader(30, 4, Position(0, 0))
     loader.generator = torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
     assert len(_rows_of(loader)) == 8
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("last", "start", "totals"),
+    [
+        (np.inf, 0, [12, 12, 12, 12, 12, 12, 6, 6]),  # 8 batches of 4, the last of 2: steps of 3, 3 and 2 batches
+        (5, 0, [12, 12, 12, 8, 8]),
+        (np.inf, 3, [12, 12, 12, 6, 6]),
+        (np.inf, 4, [8, 8, 6, 6]),
+    ],
+)
+def test_batches_tell_the_rows_of_their_optimizer_step(last: float, start: int, totals: list[int]) -> None:
+    loader = _loader(30, 4, Position(0, start, accumulated=3, last=last))
+    batches = list(loader)
+    assert [int(batch["labels_of_step"]) for batch in batches][: len(totals)] == totals
+    assert [batch["labels"].tolist() for batch in batches] == _rows_of(_loader(30, 4, Position(0, start)))
+
+
+@pytest.mark.parametrize(("limit", "n"), [(2, 2), (0.5, 4), (20, 8)])
+def test_limited_evaluation_is_a_fair_sample(limit: int | float, n: int) -> None:
+    """The first rows, which are in random order, and not the longest. The others come after them."""
+    lengths = np.arange(1, 33)
+    batches = list(EvalBatches(lengths, 4, 0, 1, limit))
+    assert sorted(row for batch in batches[:n] for row in batch) == list(range(4 * n))
+    assert sorted(row for batch in batches for row in batch) == list(range(32))
+    assert [row for batch in batches[:n] for row in batch] == list(reversed(range(4 * n))), "the longest of them first"
