@@ -11,7 +11,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -34,6 +34,8 @@ SUFFIXES: dict[str, Format] = {
 # A quote that is never closed makes the rest of the file one field. This limit ends it; the longest IMDb review has
 # 14,000 characters.
 _LONGEST_FIELD = 10_000_000
+_TOO_LONG = f"has more than {_LONGEST_FIELD:,} characters"
+_LARGEST_JSON = 200_000_000  # in characters; a compressed file may hold far more than its size tells
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Table:
         count = 0
         if self.format in ("csv", "tsv"):
             with self._open() as stream:
-                columns = dict.fromkeys(self._header(self._csv_reader(stream)))
+                columns = dict.fromkeys(self._header(self._csv_reader(_Lines(stream))))
         for row in self.rows():
             if isinstance(row, Row):
                 columns |= dict.fromkeys(row.fields)
@@ -133,7 +135,8 @@ class Table:
     # ---- csv -------------------------------------------------------------------------------------------------------
 
     def _csv_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
-        reader = self._csv_reader(stream)
+        lines = _Lines(stream)
+        reader = self._csv_reader(lines)
         columns = self._header(reader)
         at = columns.index(self.text_column)
         while True:
@@ -147,7 +150,9 @@ class Table:
                 continue
             if not values:
                 continue  # csv readers skip an empty line
-            if len(values) != len(columns):
+            if lines.cut:
+                yield BadLine(number, _TOO_LONG)
+            elif len(values) != len(columns):
                 yield BadLine(number, f"has {len(values)} fields, but the header has {len(columns)}")
             elif any(map(_is_not_utf8, values)):
                 yield BadLine(number, "is not UTF-8")
@@ -158,9 +163,9 @@ class Table:
             else:
                 yield Row(number, dict(zip(columns, values, strict=True)), values[at])
 
-    def _csv_reader(self, stream: TextIO) -> Any:  # the type of csv.reader has no name
+    def _csv_reader(self, lines: Iterable[str]) -> Any:  # the type of csv.reader has no name
         csv.field_size_limit(_LONGEST_FIELD)
-        return csv.reader(stream, delimiter=self._delimiter, strict=True)
+        return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
     @property
     def _delimiter(self) -> str:
@@ -198,9 +203,12 @@ class Table:
     # ---- json, jsonl and txt ---------------------------------------------------------------------------------------
 
     def _line_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
-        for number, line in enumerate(stream, 1):
+        lines = _Lines(stream)
+        for number, line in enumerate(lines, 1):
             text = line.rstrip("\r\n")
-            if _is_not_utf8(text):
+            if lines.cut:
+                yield BadLine(number, _TOO_LONG)
+            elif _is_not_utf8(text):
                 yield BadLine(number, "is not UTF-8")
             elif self.format == "txt":
                 yield Row(number, {self.text_column: text}, text)
@@ -209,7 +217,9 @@ class Table:
 
     def _json_rows(self, stream: TextIO) -> Iterator[Row | BadLine]:
         """The objects of an array; a file that does not begin with "[" has an object a line, as jsonl."""
-        text = stream.read()
+        text = stream.read(_LARGEST_JSON)
+        if len(text) == _LARGEST_JSON:
+            raise UserError(f"{self.name} is too large to be read as one json: write an object a line, as jsonl")
         if not text.lstrip().startswith("["):
             yield from self._line_rows(io.StringIO(text, newline="\n"))
             return
@@ -301,6 +311,30 @@ class Table:
             )
         except OSError as error:
             raise UserError(f"{self.name} cannot be read: {error.strerror}") from error
+
+
+class _Lines:
+    """The lines of a stream, cut at the length of the longest field: a compressed file may hold a line of gigabytes.
+
+    Attributes:
+        cut: whether the last line was.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.cut = False
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = part = self.stream.readline(_LONGEST_FIELD)
+        self.cut = len(line) == _LONGEST_FIELD and line[-1] not in "\r\n"
+        while len(part) == _LONGEST_FIELD and part[-1] not in "\r\n":
+            part = self.stream.readline(_LONGEST_FIELD)
+        if not line:
+            raise StopIteration
+        return line
 
 
 def format_by_name(path: str | Path) -> Format | None:

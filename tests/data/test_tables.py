@@ -101,6 +101,22 @@ def test_a_truncated_gzip_is_one_line(tmp_path: Path) -> None:
         _read(tmp_path / "in.csv.gz", gzip.compress(b"text\n" + b"good film\n" * 1000)[:-20])
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
+def test_a_line_of_any_length_takes_bounded_memory(tmp_path: Path, suffix: str) -> None:
+    """A zip bomb: gigabytes of one line in megabytes of a file; here a tenth of that."""
+    path = tmp_path / f"in.{suffix}.gz"
+    with gzip.open(path, "wt", compresslevel=1) as stream:
+        stream.write("text\n" if suffix == "csv" else "")
+        stream.writelines("x" * 1_000_000 for _ in range(100))
+        stream.write("\n")
+    tracemalloc.start()
+    (row,) = Table(str(path), None, "text").rows()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(row, BadLine)
+    assert peak < 60_000_000
+
+
 def test_reading_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     with path.open("w") as stream:
