@@ -17,6 +17,14 @@ from src.system.errors import UserError, disk_is_full
 from src.system.locks import exclusive
 
 _FORMAT = 2  # raised when the layout or the meaning of prepared data changes
+_STATE: dict[str, Any] = {
+    "_data_files": [{"filename": "data-00000-of-00001.arrow"}],
+    "_format_columns": None,
+    "_format_kwargs": {},
+    "_format_type": None,
+    "_output_all_columns": False,
+    "_split": None,
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class Prepared:
 
     Attributes:
         key: changes with everything that determines the rows.
-        folder: has an Arrow file for each of "train", "val" and "test" that has rows, and checksums.
+        folder: has a folder for each of "train", "val" and "test" that has rows, which `datasets.load_from_disk` reads
+            too, and checksums.
         found: an earlier run had prepared them.
     """
 
@@ -42,7 +51,7 @@ class Prepared:
 
 
 def _arrow_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.arrow"
+    return folder / name / "data-00000-of-00001.arrow"
 
 
 def cache_dir() -> Path:
@@ -119,13 +128,19 @@ def write_rows(
     Args:
         description: of the progress bar.
     """
-    return source.map(
+    file = _arrow_file(folder, name)
+    file.parent.mkdir()
+    rows = source.map(
         make,
         batched=True,
         with_indices=True,
         remove_columns=source.column_names,
         features=features,
         load_from_cache_file=False,  # `prepare_once` knows better what is there
-        cache_file_name=str(_arrow_file(folder, name)),
+        cache_file_name=str(file),
         desc=description,
     )
+    # as `save_to_disk` does, which would write the rows a second time
+    rows.info.write_to_directory(str(file.parent))
+    (file.parent / "state.json").write_text(json.dumps(_STATE | {"_fingerprint": rows._fingerprint}))
+    return rows

@@ -178,7 +178,9 @@ def test_key_knows_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     prepared = attach(subset_seed=5).prepared
-    assert sorted(path.name for path in prepared.folder.glob("*.arrow")) == ["test.arrow", "train.arrow", "val.arrow"]
+    assert sorted(path.parent.name for path in prepared.folder.rglob("*.arrow")) == ["test", "train", "val"]
+    # other programs read them
+    assert datasets.load_from_disk(str(prepared.folder / "train"))["text"][:] == prepared.rows("train")["text"][:]
     assert not list((tmp_path / "cache").rglob("cache-*.arrow"))
 
 

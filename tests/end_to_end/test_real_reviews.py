@@ -45,7 +45,7 @@ def test_quickstart_computes_few_padding_tokens(run_cli: Callable[..., tuple[int
 
     from datasets import Dataset, config
 
-    files = Path(config.HF_DATASETS_CACHE).glob("prepared-reviews/*/train.arrow")
+    files = Path(config.HF_DATASETS_CACHE).glob("prepared-reviews/*/train/*.arrow")
     prepared = [rows for file in files if "windows" in (rows := Dataset.from_file(str(file))).column_names]
     in_windows = (WindowExamples(rows).lengths for rows in prepared if len(rows) == 1000)
     lengths = next(lengths for lengths in in_windows if lengths.max() == 128)

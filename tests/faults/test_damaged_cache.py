@@ -15,7 +15,9 @@ from src.data.imdb import ImdbDataModule
 from src.system.errors import UserError
 from tests.faults.damaged_bytes import DAMAGE, Damage
 
-_FILES = ("train.arrow", "val.arrow", "test.arrow", "checksums.json")
+_DATA = [f"{name}/data-00000-of-00001.arrow" for name in ("train", "val", "test")]
+_TRAIN, _VAL, _ = _DATA
+_FILES = (*_DATA, "train/state.json", "checksums.json")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def _json(content: bytes) -> Any:
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @settings(deadline=None)
@@ -60,8 +62,7 @@ def test_a_damaged_or_missing_file_is_prepared_again(
             return
 
     def build(unfinished: Path) -> None:
-        for name in _FILES[:3]:
-            shutil.copyfile(copy / name, unfinished / name)
+        shutil.copytree(copy, unfinished, dirs_exist_ok=True)
 
     assert prepare_once(key, build) == (folder, False)
     assert _content(folder) == _content(copy)
@@ -80,7 +81,7 @@ def test_flipped_label_is_mended_from_the_source_in_one_line(
     make: Callable[[], ImdbDataModule], whole: tuple[Prepared, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     prepared, copy = whole
-    labels, file = prepared.rows("train")["label"][:], prepared.folder / "train.arrow"
+    labels, file = prepared.rows("train")["label"][:], prepared.folder / _TRAIN
     table = file.read_bytes()
     pattern = b"".join(label.to_bytes(8, "little") for label in labels)
     assert table.count(pattern) == 1
@@ -95,12 +96,14 @@ def test_flipped_label_is_mended_from_the_source_in_one_line(
     lines = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
     reason = "are damaged or have no checksums: preparing them again"
     assert lines == [f"the prepared data in {prepared.folder} {reason}"]
-    assert _content(prepared.folder) == _content(copy)
+    rows = [{name: content[name] for name in _DATA} for content in map(_content, (prepared.folder, copy))]
+    assert rows[0] == rows[1]
 
 
 def test_without_the_source_the_damage_stays_an_error(whole: tuple[Prepared, Path]) -> None:
     key, folder, copy = whole[0].key, whole[0].folder, whole[1]
-    (folder / "val.arrow").unlink()
+    before = _content(folder)
+    (folder / _VAL).unlink()
 
     def build(_: Path) -> None:
         raise UserError("the source is gone")
@@ -108,6 +111,6 @@ def test_without_the_source_the_damage_stays_an_error(whole: tuple[Prepared, Pat
     for _ in range(2):
         with pytest.raises(UserError, match=r"^the source is gone$"):
             prepare_once(key, build)
-    assert {path.name for path in folder.iterdir()} == {*_FILES} - {"val.arrow"}
-    shutil.copyfile(copy / "val.arrow", folder / "val.arrow")
+    assert _content(folder) == {name: content for name, content in before.items() if name != _VAL}
+    shutil.copyfile(copy / _VAL, folder / _VAL)
     assert prepare_once(key, build) == (folder, True)
