@@ -44,7 +44,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize(
     ("limit", "options", "words"),
     [
-        (3_000, [], ["no space left on the device", "to read"]),
+        (3_000, [], ["no space left on the device", "prepared"]),
         (85_000, ["--data.train_size=180", "--data.max_length=128"], ["no space left on the device", "prepared"]),
         (150_000, [], ["best.ckpt could not be written: no space left on the device"]),
     ],

@@ -69,6 +69,10 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whole_rows_of_the_log_go_on_and_nothing_is_lost(log: Path, damage: Damage) -> None:
     whole = log.read_bytes()
     damaged, kept = damage.of(whole), log.with_name("metrics.damaged.csv")
+    if any(
+        old in b"0123456789" and new in b"0123456789" for old, new in zip(whole, damaged, strict=False) if old != new
+    ):
+        return  # another number cannot be told from the right one
     log.write_bytes(damaged)
     try:
         _log(log.parents[1], range(8, 12), resume_step=8)
@@ -79,7 +83,9 @@ def test_whole_rows_of_the_log_go_on_and_nothing_is_lost(log: Path, damage: Dama
         header, *rows = whole.splitlines(keepends=True)
         if damaged.startswith(header):
             found = {tuple(row) for row in table.astype("string").fillna("").itertuples(index=False)}
-            untouched = pd.read_csv(io.BytesIO(b"".join([header, *(row for row in rows[:8] if row in damaged)])))
+            untouched = pd.read_csv(
+                io.BytesIO(b"".join([header, *(row for row in rows[:8] if row in damaged.splitlines(keepends=True))]))
+            )
             untouched = untouched.astype(table.dtypes.to_dict()).astype("string").fillna("")
             assert {tuple(row) for row in untouched.itertuples(index=False)} <= found
     finally:
