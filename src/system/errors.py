@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
 
@@ -28,11 +29,26 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def os_error_in(error: BaseException) -> OSError | None:
+    """The operating system's error that `error` is; for one of a library in Rust, the one that its text ends with."""
+    if isinstance(error, OSError):
+        return error if error.errno is not None else None
+    if isinstance(error, UserError):  # says more
+        return None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def why(error: OSError) -> str:
+    """The reason of an error of the operating system, without the file."""
+    return "no space left on the device" if disk_is_full(error) else (error.strerror or one_line(error))
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether a full disk, a quota or a file-size limit caused `error`, also if a library wrapped the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if (found := os_error_in(error)) and found.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__
@@ -44,12 +60,21 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def tell(error: BaseException) -> int:
-    """Prints `error` as one line on stderr and returns the exit status; SRC_DEBUG=1 adds the traceback."""
+def tell(error: UserError | Interrupted | OSError) -> int:
+    """Prints `error` as one line on stderr and returns the exit status; SRC_DEBUG=1 adds the traceback.
+
+    Raises:
+        OSError: `error` itself, where it is not of the operating system: a library raised it for a reason of its own.
+    """
+    if isinstance(error, OSError) and error.errno is None:
+        raise error
     if isinstance(error, Interrupted):
         print(one_line(error), file=sys.stderr)
         return 128 + error.signum
     if os.environ.get("SRC_DEBUG") == "1":
         traceback.print_exception(error)
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    text = one_line(error)
+    if isinstance(error, OSError):
+        text = f"{why(error)}: {os.fsdecode(error.filename)}" if error.filename else why(error)
+    print(f"error: {text}", file=sys.stderr)
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR

@@ -3,11 +3,23 @@
 import importlib.util
 from pathlib import Path
 
-from src.system.errors import UserError
+from src.system.errors import UserError, why
 
 PACKAGE_PREFIX = "package://"
 DATA_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """By the suffix of a data file, the builder of `datasets` that reads it."""
+
+
+def expanded(name: str) -> Path:
+    """The path that a user named, with `~` and `~user` in place of home folders.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}: there is no user {name.partition('/')[0][1:]!r}") from None
 
 
 def locate(name: str, what: str) -> Path | None:
@@ -22,9 +34,12 @@ def locate(name: str, what: str) -> Path | None:
     """
     if name.startswith(PACKAGE_PREFIX):
         return _locate_in_package(name, what)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.resolve()
+    path = expanded(name)
+    try:
+        if path.exists():
+            return path.resolve()
+    except OSError as error:  # the path is too long
+        raise UserError(f"{what} {name[:100]!r} cannot be read: {why(error)}") from error
     # a Hub id has at most one slash, no suffix of a data file, and does not start like a path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name or path.suffix in DATA_SUFFIXES:
         raise UserError(f"{what} {name!r} does not exist (looked for {path.absolute()})")
