@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -39,20 +40,27 @@ def os_error_in(error: BaseException) -> OSError | None:
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
-def why(error: OSError) -> str:
-    """The reason of an error of the operating system, without the file."""
-    return "no space left on the device" if disk_is_full(error) else (error.strerror or one_line(error))
+def _os_errors(error: BaseException | None) -> Iterator[OSError]:
+    """Those in `error` and in what caused it, since libraries wrap them."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if found := os_error_in(error):
+            yield found
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether a full disk, a quota or a file-size limit caused `error`, also if a library wrapped the cause."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if (found := os_error_in(error)) and found.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
+    return any(found.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) for found in _os_errors(error))
+
+
+def why(error: BaseException) -> str:
+    """The reason why a file could not be written, without its name."""
+    if disk_is_full(error):
+        return "no space left on the device"
+    found = next(_os_errors(error), None)
+    return (found.strerror if found else None) or one_line(error)
 
 
 def one_line(text: object) -> str:

@@ -57,7 +57,7 @@ def exported(run_folder: Path, reviews_csv: Path, tmp_path_factory: pytest.TempP
 def test_the_next_export_removes_what_a_killed_one_left(exported: Path, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.0123abcd.tmp" / "below").mkdir(parents=True)
     assert main(["export", f"--ckpt_path={run_folder / 'checkpoints/best.ckpt'}", f"--output={tmp_path / 'out'}"]) == 0
-    assert os.listdir(tmp_path) == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in exported.parent.iterdir()] == [exported.name], "no lock either"
 
 
