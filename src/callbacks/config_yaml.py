@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from src.runs.directories import CONFIG, lock_run
-from src.system.atomic import atomic_write
+from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import UserError
 
 
@@ -40,11 +40,10 @@ class RunConfig(SaveConfigCallback):
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
         if not self.resumed:
-            try:
-                path.open("x").close()
-            except FileExistsError:
-                raise UserError(f"another run, started at the same time, has taken {self.run}: start again") from None
             lock_run(self.run, self.locks)
+            if path.exists():
+                raise UserError(f"another run, started at the same time, has taken {self.run}: start again")
+        remove_unfinished(path)
         # without the checkpoint that the run resumed from: used as a config, the file starts a new run
         config = self.config.clone()
         config["ckpt_path"] = None

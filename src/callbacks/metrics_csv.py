@@ -10,7 +10,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from src.system.atomic import atomic_write
+from src.system.atomic import atomic_write, remove_unfinished
 
 
 class _Writer(ExperimentWriter):
@@ -40,7 +40,9 @@ class _Writer(ExperimentWriter):
         self._replace(rows)
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        with atomic_write(Path(self.metrics_file_path)) as path, path.open("w", newline="") as stream:
+        target = Path(self.metrics_file_path)
+        remove_unfinished(target)  # the run is locked
+        with atomic_write(target) as path, path.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)

@@ -9,6 +9,7 @@ from typing import Any
 from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UsageError, UserError, one_line
+from src.system.locations import expanded
 from src.system.yaml_reading import parse_yaml, read_yaml
 
 SUBCOMMANDS = ("fit", "validate", "test")
@@ -89,7 +90,8 @@ def read_command(args: list[str]) -> Command:
         return Command(name, [name, *_config_flags(configs), *rest, "--ckpt_path", "null"], configs)
 
     roots, _ = _split(rest, ("--trainer.default_root_dir",))
-    root = Path(_last([".", *(config.section("trainer").get("default_root_dir") for config in configs), *roots]) or ".")
+    typed_root = _last([".", *(config.section("trainer").get("default_root_dir") for config in configs), *roots])
+    root = expanded(str(typed_root))
     resumes = name == "fit" and meant == "last"
     checkpoint = (
         directories.find_interrupted(root)

@@ -5,10 +5,12 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from src.system.atomic import atomic_write
+from src.system.atomic import atomic_write, remove_unfinished
 from src.system.checksums import write_checksums
-from src.system.errors import Interrupted, UsageError, UserError, tell
+from src.system.errors import Interrupted, UsageError, UserError, tell, why
 from src.system.imports import quick_imports
+from src.system.locations import expanded
+from src.system.locks import exclusive
 from src.system.signals import interrupted_by_signals
 
 _DESCRIPTION = """\
@@ -26,7 +28,7 @@ def main(args: list[str]) -> int:
         options = _parse(args)
         with interrupted_by_signals():
             _export(options)
-    except (UserError, Interrupted) as error:
+    except (UserError, Interrupted, OSError) as error:
         return tell(error)
     return 0
 
@@ -56,7 +58,7 @@ def _parse(args: list[str]) -> Any:
 
 
 def _export(options: Any) -> None:
-    output = Path(options.output).expanduser().absolute()
+    output = expanded(options.output).absolute()
     if output.exists():
         raise UserError(f"{options.output} exists already: delete it or name another --output")
     if options.onnx or options.int8:
@@ -74,7 +76,8 @@ def _export(options: Any) -> None:
         raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output) as folder:
+        with exclusive(output.with_name(f".{output.name}.lock"), options.output), atomic_write(output) as folder:
+            remove_unfinished(output)  # left by a killed export; under the lock nobody else is writing
             folder.mkdir()
             if is_pretrainer:
                 from src.exporting.pretrainer import export_pretrainer
@@ -94,5 +97,5 @@ def _export(options: Any) -> None:
                 )
             write_checksums(folder)
     except OSError as error:
-        raise UserError(f"{output} could not be written: {error.strerror or error}") from error
+        raise UserError(f"{output} could not be written: {why(error)}") from error
     print(*lines, f"Exported to {options.output}", sep="\n")

@@ -30,6 +30,7 @@ from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
 from src.runs import directories
 from src.runs.checkpoint_writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
+from src.system.locations import expanded
 from src.system.quiet import hush_libraries
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
@@ -138,7 +139,7 @@ class ReviewCLI(LightningCLI):
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
             return directories.run_of(self.command.checkpoint.path)
-        return directories.next_run(Path(config.get("default_root_dir") or ".").absolute())
+        return directories.next_run(expanded(str(config.get("default_root_dir") or ".")).absolute())
 
     def _callbacks(self, config: Any) -> list[Any]:
         configured = _as_list(config.get("callbacks"))
@@ -175,7 +176,7 @@ def main(args: Sequence[str] | None = None) -> int:
     argv = sys.argv
     try:
         return _run(sys.argv[1:] if args is None else list(args))
-    except (UserError, Interrupted) as error:
+    except (UserError, Interrupted, OSError) as error:
         return tell(error)
     finally:
         sys.argv = argv

@@ -18,7 +18,7 @@ from src.data.imdb import ImdbDataModule
 from src.data.pretraining import PretrainingDataModule
 from src.models.classifier import BertClassifier
 from src.models.pretrainer import BertPretrainer
-from src.system.errors import UsageError, UserError, one_line
+from src.system.errors import UsageError, UserError, one_line, os_error_in
 
 # gloo and NCCL raise no exception type of their own
 _PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
@@ -30,7 +30,7 @@ _CLASSES = {
 
 
 def as_user_error(error: Exception, args: Sequence[str]) -> Exception:
-    """A UserError if the user can fix what a library refuses; any other error, which is a bug, unchanged.
+    """A UserError if the user can fix what a library refuses; an OSError as such; any other, which is a bug, unchanged.
 
     Args:
         error: raised while the command ran.
@@ -45,8 +45,8 @@ def as_user_error(error: Exception, args: Sequence[str]) -> Exception:
         return UsageError(f"{_innermost(str(error))}{hint} (`python -m src fit --help` lists the options)")
     if isinstance(error, MisconfigurationException):
         return UserError(text)
-    if isinstance(error, OSError) and error.errno is not None:
-        return UserError(f"{error.strerror}: {error.filename}" if error.filename else text)
+    if found := os_error_in(error):
+        return found
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({text[:100]})")
     if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(text):

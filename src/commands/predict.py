@@ -11,6 +11,7 @@ from src.inference.output_files import OutputFormat
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
+from src.system.locations import expanded
 from src.system.locks import exclusive
 from src.system.signals import interrupted_by_signals
 
@@ -35,7 +36,7 @@ def main(args: list[str]) -> int:
         options = _parse(args)
         with interrupted_by_signals():
             _predict(options)
-    except (UserError, Interrupted) as error:
+    except (UserError, Interrupted, OSError) as error:
         return tell(error)
     return 0
 
@@ -72,6 +73,8 @@ def _parse(args: list[str]) -> Any:
         raise UsageError(str(error)) from error
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch_size is {options.batch_size}; it must be 1 or more")
+    if options.output != STANDARD:
+        options.output = str(expanded(options.output))
     if options.output_format is None:
         options.output_format = (
             "csv" if options.output == STANDARD else _SUFFIXES.get(Path(options.output).suffix.lower())
@@ -118,7 +121,7 @@ def _load(name: str) -> "Classifier":
         from src.inference.classifier import load
         from src.runs.directories import find_checkpoint
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name in ("best", "last") and not path.exists():
         path = find_checkpoint(name, Path())
     return load(path)

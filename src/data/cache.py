@@ -13,7 +13,7 @@ import datasets
 
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.checksums import is_whole, write_checksums
-from src.system.errors import UserError, disk_is_full
+from src.system.errors import UserError, why
 from src.system.locks import exclusive
 
 _FORMAT = 2  # raised when the layout or the meaning of prepared data changes
@@ -99,9 +99,7 @@ def prepare_once(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
                 write_checksums(unfinished)
                 _remove(folder)
     except OSError as error:
-        if disk_is_full(error):
-            raise UserError(f"no space left on the device for the prepared data in {folder.parent}") from error
-        raise UserError(f"prepared data cannot be written to {folder.parent}: {error.strerror or error}") from error
+        raise UserError(f"prepared data cannot be written to {folder.parent}: {why(error)}") from error
     return folder, False
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from src.system.errors import UserError, one_line
+from src.system.locations import expanded
 
 STANDARD = "-"
 """In place of a path: standard input or output."""
@@ -79,7 +80,7 @@ class Table:
     """
 
     def __init__(self, path: str, file_format: Format | None, text_column: str) -> None:
-        self.path = path
+        self.path = path = path if path == STANDARD else str(expanded(path))
         self.text_column = text_column
         self.format = file_format or _format_of(path)
         self.name = "standard input" if path == STANDARD else path

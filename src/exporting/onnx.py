@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from src.models.kernels.last_layer import use_partial_last_layer
-from src.system.errors import UserError
+from src.system.errors import UserError, one_line
 
 _OPSET = 17  # the first with LayerNormalization as one operator
 
@@ -94,15 +94,20 @@ def write_int8(source: Path, target: Path, network: PreTrainedModel) -> None:
         # through a file, which names the domain of the fused operators; a model in memory does not
         fused_file = target.with_suffix(".fused.onnx")
         fused.save_model_to_file(str(fused_file))
-        quantize_dynamic(
-            fused_file,
-            target,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            # 7 bits: CPUs without VNNI add up products of two 8-bit numbers in 16 bits, which would saturate
-            reduce_range=True,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
+        try:
+            quantize_dynamic(
+                fused_file,
+                target,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                # 7 bits: CPUs without VNNI add up products of two 8-bit numbers in 16 bits, which would saturate
+                reduce_range=True,
+                extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+            )
+        except ValueError as error:  # onnx does not notice that it could not write its intermediate files
+            raise UserError(
+                f"the int8 file could not be made ({one_line(error)}): is there space left for it and in $TMPDIR?"
+            ) from error
         fused_file.unlink()
 
 

@@ -24,6 +24,7 @@ from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.runs.checkpoint_reading import read_checkpoint
 from src.system.checksums import verify_checksums
 from src.system.errors import UserError, one_line
+from src.system.locations import expanded
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and attention mask, both int64 of shape (rows, tokens), to logits, float32 of shape (rows, labels)."""
@@ -86,7 +87,7 @@ def load(path: str | Path) -> Classifier:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = expanded(str(path))
     if path.is_dir():
         archive = read_folder(path)
         if not (path / WEIGHTS).is_file():

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 
 from src.data.tables import STANDARD, Row
 from src.system.atomic import atomic_write, remove_unfinished
-from src.system.errors import UserError, disk_is_full
+from src.system.errors import UserError, why
 
 OutputFormat = Literal["csv", "jsonl"]
 
@@ -204,9 +204,8 @@ def write_errors(output: str, resumable: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise UserError("standard output was closed before the prediction was done") from error
     except OSError as error:
-        reason = "no space left on the device" if disk_is_full(error) else (error.strerror or str(error))
         advice = "; fix that, and the same command resumes where it stopped" if resumable else ""
-        raise UserError(f"{output} could not be written: {reason}{advice}") from error
+        raise UserError(f"{output} could not be written: {why(error)}{advice}") from error
 
 
 def _csv_value(value: Any) -> Any:

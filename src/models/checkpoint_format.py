@@ -6,7 +6,8 @@ types (the tokenizer as the text of its files), so that `torch.load` reads it wi
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from transformers import (
 
 from src.data.tokenization import Encoder
 from src.runs.checkpoint_reading import Checkpoint
-from src.system.errors import UserError, one_line
+from src.system.errors import UserError, one_line, os_error_in, why
 from src.system.pretrained import read_tokenizer
 
 FORMAT = 2
@@ -156,9 +157,9 @@ def _read_section(checkpoint: Checkpoint, name: str, module: str, own: Sequence[
 
 def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """The tokenizer's files: name to content."""
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch_folder() as folder:
         tokenizer.save_pretrained(folder)
-        return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir()) if file.is_file()}
+        return {file.name: file.read_text("utf-8") for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
@@ -169,10 +170,26 @@ def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
     """
     if unknown := sorted(set(files) - _TOKENIZER_FILES):
         raise UserError(f"the checkpoint's tokenizer has the file {unknown[0]!r}, which is none of a tokenizer's files")
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch_folder() as folder:
         for name, content in files.items():
-            (Path(folder) / name).write_text(content, "utf-8")
-        return read_tokenizer(Path(folder))
+            (folder / name).write_text(content, "utf-8")
+        return read_tokenizer(folder)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A temporary folder, since `transformers` writes and reads a tokenizer as files only.
+
+    Raises:
+        UserError: $TMPDIR is full or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except Exception as error:
+        if found := os_error_in(error):
+            raise UserError(f"the tokenizer's files cannot be written to $TMPDIR: {why(found)}") from error
+        raise
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------

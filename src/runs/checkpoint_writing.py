@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.atomic import atomic_write, remove_unfinished
-from src.system.errors import UserError, disk_is_full, one_line
+from src.system.errors import UserError, why
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -33,8 +33,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, stream)
         except (OSError, RuntimeError) as error:
             kept = f"; the previous {target.name} is intact" if target.exists() else ""
-            reason = "no space left on the device" if disk_is_full(error) else one_line(error)
-            raise UserError(f"the checkpoint {target} could not be written: {reason}{kept}") from error
+            raise UserError(f"the checkpoint {target} could not be written: {why(error)}{kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Always reads with `weights_only=True`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UserError
+from src.system.locations import expanded
 from src.system.locks import exclusive
 
 LOGS = "lightning_logs"
@@ -59,7 +60,7 @@ def find_checkpoint(name: str, root: Path) -> Path:
         UserError: there is none.
     """
     if name not in ("best", "last"):
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_file():
             return path.resolve()
         raise UserError(f"there is no checkpoint {name!r} (ckpt_path takes a file, `best` or `last`)")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from src.system.errors import os_error_in
+
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
@@ -17,12 +19,13 @@ def atomic_write(target: Path) -> Iterator[Path]:
     the complete new content: the content reaches the disk before the rename, and the rename before the return.
     A file replaces the file that was there; a folder replaces nothing but an empty folder. After an exception nothing
     is left beside `target`. A kill leaves a hidden `.NAME.*.tmp`, which `remove_unfinished` deletes.
+    If the rename itself cannot be brought to the disk, a folder is taken back; of a file the new content stays.
 
     Args:
         target: in a folder that exists.
 
     Raises:
-        OSError: `target` cannot be written. It is raised as it is, so that the caller can say what was being written.
+        OSError: `target` cannot be written; the error names it.
     """
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -30,7 +33,20 @@ def atomic_write(target: Path) -> Iterator[Path]:
         for path in (*unfinished.rglob("*"), unfinished) if unfinished.is_dir() else (unfinished,):
             _sync(path)
         os.replace(unfinished, target)
-        _sync(target.parent)
+        try:
+            _sync(target.parent)
+        except OSError:
+            if target.is_dir():
+                os.replace(target, unfinished)
+            raise
+    except Exception as error:
+        if found := os_error_in(error):
+            # without a name (as from write) or with that of the unfinished file, which says nothing to a user
+            if found.filename is None or unfinished.name in os.fsdecode(found.filename):
+                found.filename, found.filename2 = str(target), None
+            if found is not error:
+                raise found from error
+        raise
     finally:
         _remove(unfinished)
 

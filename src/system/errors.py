@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -28,15 +30,37 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk, a quota or a file-size limit caused `error`, also if a library wrapped the cause."""
+def os_error_in(error: BaseException) -> OSError | None:
+    """The operating system's error that `error` is; for one of a library in Rust, the one that its text ends with."""
+    if isinstance(error, OSError):
+        return error if error.errno is not None else None
+    if isinstance(error, UserError):  # says more
+        return None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def _os_errors(error: BaseException | None) -> Iterator[OSError]:
+    """Those in `error` and in what caused it, since libraries wrap them."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            return True
+        if found := os_error_in(error):
+            yield found
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk, a quota or a file-size limit caused `error`, also if a library wrapped the cause."""
+    return any(found.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) for found in _os_errors(error))
+
+
+def why(error: BaseException) -> str:
+    """The reason why a file could not be written, without its name."""
+    if disk_is_full(error):
+        return "no space left on the device"
+    found = next(_os_errors(error), None)
+    return (found.strerror if found else None) or one_line(error)
 
 
 def one_line(text: object) -> str:
@@ -44,12 +68,21 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def tell(error: BaseException) -> int:
-    """Prints `error` as one line on stderr and returns the exit status; SRC_DEBUG=1 adds the traceback."""
+def tell(error: UserError | Interrupted | OSError) -> int:
+    """Prints `error` as one line on stderr and returns the exit status; SRC_DEBUG=1 adds the traceback.
+
+    Raises:
+        OSError: `error` itself, where it is not of the operating system: a library raised it for a reason of its own.
+    """
+    if isinstance(error, OSError) and error.errno is None:
+        raise error
     if isinstance(error, Interrupted):
         print(one_line(error), file=sys.stderr)
         return 128 + error.signum
     if os.environ.get("SRC_DEBUG") == "1":
         traceback.print_exception(error)
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    text = one_line(error)
+    if isinstance(error, OSError):
+        text = f"{why(error)}: {os.fsdecode(error.filename)}" if error.filename else why(error)
+    print(f"error: {text}", file=sys.stderr)
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR

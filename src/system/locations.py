@@ -1,12 +1,27 @@
 """Names of data sets and models: a local path, `package://NAME/PATH`, or the id of a Hub repository."""
 
 import importlib.util
+import os
 from pathlib import Path
 
-from src.system.errors import UserError
+from src.system.errors import UserError, why
 
 PACKAGE_PREFIX = "package://"
 _FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".gz")
+
+
+def expanded(name: str) -> Path:
+    """The path that a user named, with `~` and `~user` in place of home folders.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        if os.path.lexists(name):  # ~notes.csv is a file here, as in a shell
+            return Path(name)
+        raise UserError(f"{name}: there is no user {name.partition('/')[0][1:]!r}") from None
 
 
 def locate(name: str, what: str) -> Path | None:
@@ -21,9 +36,12 @@ def locate(name: str, what: str) -> Path | None:
     """
     if name.startswith(PACKAGE_PREFIX):
         return _locate_in_package(name, what)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.absolute()  # not resolved: the name that was typed tells the format
+    path = expanded(name)
+    try:
+        if path.exists():
+            return path.absolute()  # not resolved: the name that was typed tells the format
+    except OSError as error:  # the path is too long
+        raise UserError(f"{what} {name[:100]!r} cannot be read: {why(error)}") from error
     # a Hub id has at most one slash, no suffix of a data file, and does not start like a path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name or path.suffix.lower() in _FILE_SUFFIXES:
         raise UserError(f"{what} {name!r} does not exist (looked for {path.absolute()})")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from src.system.errors import UserError
+from src.system.errors import UserError, why
 
 
 @contextmanager
@@ -25,7 +25,8 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         wait: if another process holds the lock, says so on stderr and waits for its end.
 
     Raises:
-        UserError: another process holds the lock, and `wait` is off; the text says which, and on which machine.
+        UserError: another process holds the lock, and `wait` is off (the text says which, and on which machine); or it
+            cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -37,8 +38,13 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
             raise UserError(f"{held}: wait for its end, or stop it") from error
         print(f"{held}: waiting for its end (lock: {path})", file=sys.stderr, flush=True)
         lock.acquire()
+    except OSError as error:
+        raise UserError(f"{what} cannot be written: {why(error)}: {path}") from error
     try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
+        try:
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
+        except OSError as error:
+            raise UserError(f"{what} cannot be written: {why(error)}: {path}") from error
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +31,20 @@ def hush_libraries() -> None:
         r".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # the data module has none
     ):
         warnings.filterwarnings("ignore", message=message)
+    threading.excepthook = _tell_of_thread
     # otherwise each data worker warns that it was forked after the tokenizer had used threads (transformers #5486);
     # workers never use the tokenizer
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _tell_of_thread(told: threading.ExceptHookArgs) -> None:
+    """Shows the traceback of a thread that has failed, unless TensorBoard's writer could not write.
+
+    The main thread gets that error too, when it logs again or closes the log, and ends the run in one line: the curves
+    belong to a run as its metrics.csv does, and after a full disk is mended the run resumes exactly.
+    """
+    if not (isinstance(told.exc_value, OSError) and type(told.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(told)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input.world import MISTAKE, Cases, World
+from tests.bad_input.world import MISTAKE, USAGE, Cases, World
 
 CASES: Cases = {
     "a root below a file": (
@@ -21,6 +21,36 @@ CASES: Cases = {
         MISTAKE,
         ["/proc/nowhere"],
     ),
+}
+
+_LONG = {"a long name": "n" * 256, "a long path": "/".join(["n" * 200] * 21)}
+_PATHS = {**_LONG, "a home of nobody": "~no-such-user/x", "a path below a file": "file/x"}
+_OPTIONS: dict[str, Callable[[World, str], list[str]]] = {
+    "--trainer.default_root_dir": lambda w, path: w.fit(f"--trainer.default_root_dir={path}"),
+    "--data.dataset": lambda w, path: w.fit(f"--data.dataset={path}"),
+    "--config": lambda w, path: w.fit(f"--config={path}"),
+    "fit --ckpt_path": lambda w, path: w.fit(f"--ckpt_path={path}"),
+    "predict --ckpt_path": lambda w, path: _predict(w, f"--ckpt_path={path}"),
+    "predict --input": lambda w, path: _predict(w, f"--input={path}"),
+    "predict --output": lambda w, path: _predict(w, f"--output={path}"),
+    "export --ckpt_path": lambda w, path: ["export", f"--ckpt_path={path}", f"--output={w.here / 'out'}"],
+    "export --output": lambda w, path: ["export", f"--ckpt_path={w.checkpoint}", f"--output={path}"],
+}
+
+
+def _predict(world: World, option: str) -> list[str]:
+    ordinary = [f"--ckpt_path={world.checkpoint}", f"--input={world.file('in.txt', 'good')}", "--output=out.csv"]
+    return ["predict", *ordinary, "--input_format=txt", "--output_format=csv", option]
+
+
+CASES |= {
+    f"{path} in {option}": (
+        lambda w, make=make, value=value: (w.file("file"), make(w, value))[1],  # type: ignore[misc]
+        USAGE if option == "--config" else MISTAKE,
+        [],
+    )
+    for option, make in _OPTIONS.items()
+    for path, value in _PATHS.items()
 }
 
 

@@ -54,6 +54,13 @@ def exported(run_folder: Path, reviews_csv: Path, tmp_path_factory: pytest.TempP
     return folder
 
 
+def test_the_next_export_removes_what_a_killed_one_left(exported: Path, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.0123abcd.tmp" / "below").mkdir(parents=True)
+    assert main(["export", f"--ckpt_path={run_folder / 'checkpoints/best.ckpt'}", f"--output={tmp_path / 'out'}"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name], "no lock either"
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     """Reviews of which some are longer than the 64 tokens of the training."""

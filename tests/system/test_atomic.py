@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.errors import Interrupted
@@ -115,6 +117,29 @@ def test_content_reaches_the_disk_before_the_rename_and_the_rename_before_the_re
         (path / "file").touch()
     assert calls[:1] + calls[2:] == ["file", "rename", tmp_path.name]
     assert calls[1].startswith(".folder.")
+
+
+def test_a_folder_whose_rename_may_be_lost_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def fail_at_parent(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_at_parent)
+    with pytest.raises(OSError, match="folder") as caught, atomic_write(tmp_path / "folder") as path:
+        path.mkdir()
+    assert caught.value.filename == str(tmp_path / "folder"), "not the hidden name"
+    assert _names(tmp_path) == []
+
+
+def test_an_error_that_a_library_in_rust_tells_as_text_is_an_os_error(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0}))
+    with pytest.raises(OSError, match="No such file") as caught, atomic_write(tmp_path / "folder") as path:
+        tokenizer.save(str(path / "tokenizer.json"))
+    assert caught.value.errno == errno.ENOENT
+    assert _names(tmp_path) == []
 
 
 def test_what_a_kill_leaves_is_found_by_the_name_of_its_target(tmp_path: Path) -> None:
