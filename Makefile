@@ -54,8 +54,9 @@ bench-equivalence: install  ## accuracy and loss curves beside the Hugging Face 
 bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
 	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
-stress: install  ## kill a real run at 20 random moments, and compare it with one that was not
+stress: install  ## kill real runs and compare them with one that was not; then thousands of damaged files
 	$(BIN)/python -m benchmarks.stress
+	$(BIN)/python -m pytest tests/faults --hypothesis-profile stress
 
 tensorboard: install  ## the curves of all runs
 	$(BIN)/tensorboard --logdir lightning_logs
