@@ -122,9 +122,6 @@ class PretrainerArchive:
     config: PretrainedConfig
     texts: torch.Tensor
 
-    def __post_init__(self) -> None:
-        _check_tokens(self.tokenizer, self.sequence_length, self.config)
-
     @functools.cached_property
     def section(self) -> dict[str, Any]:
         """The section to write into a checkpoint."""
@@ -142,6 +139,7 @@ class PretrainerArchive:
             if config.model_type != "bert":
                 raise UserError(f"its model type is {config.model_type!r}, but BertPretrainer trains BERT only")
             tokenizer = tokenizer_from_files(section["tokenizer"])
+            _check_tokens(tokenizer, section["sequence_length"], config)
             return cls(tokenizer, section["sequence_length"], config, section["texts"].clone())
 
 

@@ -104,8 +104,9 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, what: str) -> None:
         raise UserError(f"{what} cannot be read: there is no vocabulary in it")
     if not tokenizer.is_fast:
         raise UserError(f"{what} is not a fast one (tokenizer.json), which is needed")
-    if not isinstance(tokenizer.model_max_length, int | float):
-        raise UserError(f"{what} cannot be read: its model_max_length is {tokenizer.model_max_length!r:.50}")
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or not 1 <= longest < math.inf:  # NaN too
+        raise UserError(f"{what} cannot be read: its model_max_length is {longest!r:.50}")
 
 
 def new_network(auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:

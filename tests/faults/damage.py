@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-Path = tuple[Any, ...]
+Place = tuple[Any, ...]
 """The keys that lead to an entry."""
 
 LOST = object()
@@ -33,7 +33,7 @@ TENSORS = (
 )
 
 
-def paths(content: Any, path: Path = ()) -> list[Path]:
+def paths(content: Any, path: Place = ()) -> list[Place]:
     """The paths of all entries at every level of dicts and lists, the outermost first."""
     found = [path] if path else []
     entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
@@ -42,7 +42,7 @@ def paths(content: Any, path: Path = ()) -> list[Path]:
     return found
 
 
-def damaged(content: Any, path: Path, value: Any) -> Any:
+def damaged(content: Any, path: Place, value: Any) -> Any:
     """A copy of `content` with `value` at `path`; tensors are shared."""
     result = copy.copy(content)
     key, rest = path[0], path[1:]
@@ -55,9 +55,9 @@ def damaged(content: Any, path: Path, value: Any) -> Any:
     return result
 
 
-def places(content: Any) -> st.SearchStrategy[Path]:
+def places(content: Any) -> st.SearchStrategy[Place]:
     """Paths in `content`, the levels alike often, since most of the entries are at the innermost."""
-    by_depth: dict[int, list[Path]] = {}
+    by_depth: dict[int, list[Place]] = {}
     for path in paths(content):
         by_depth.setdefault(len(path), []).append(path)
     return st.sampled_from(sorted(by_depth)).flatmap(lambda depth: st.sampled_from(by_depth[depth]))

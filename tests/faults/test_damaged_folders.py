@@ -203,6 +203,12 @@ _BROKEN: dict[str, Callable[[Path], object]] = {
     ),
     "tokenizer.json is a list": lambda f: (f / "tokenizer.json").write_text("[]"),
     "tokenizer.json is deep": lambda f: (f / "tokenizer.json").write_text("[" * 10**5),
+    **{
+        f"model_max_length is {length}": lambda f, length=length: (f / "tokenizer_config.json").write_text(
+            json.dumps(json.loads((f / "tokenizer_config.json").read_text()) | {"model_max_length": length})
+        )
+        for length in (float("nan"), float("inf"), "64", -1, None)
+    },
     "checksums.json is no JSON": lambda f: (f / "checksums.json").write_text("{"),
     "checksums.json is deep": lambda f: (f / "checksums.json").write_text("[" * 10**5),
     "checksums.json is of numbers": lambda f: (f / "checksums.json").write_text('{"model.safetensors": 3}'),
