@@ -207,7 +207,7 @@ _BROKEN: dict[str, Callable[[Path], object]] = {
         f"model_max_length is {length}": lambda f, length=length: (f / "tokenizer_config.json").write_text(
             json.dumps(json.loads((f / "tokenizer_config.json").read_text()) | {"model_max_length": length})
         )
-        for length in (float("nan"), float("inf"), "64", -1, None)
+        for length in (float("nan"), float("inf"), "64", -1)
     },
     "checksums.json is no JSON": lambda f: (f / "checksums.json").write_text("{"),
     "checksums.json is deep": lambda f: (f / "checksums.json").write_text("[" * 10**5),
