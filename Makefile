@@ -54,9 +54,9 @@ bench-equivalence: install  ## accuracy and loss curves beside the Hugging Face 
 bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
 	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
-stress: install  ## kill a real run at 20 random moments, and compare it with one that was not; let every write fail
+stress: install  ## kill real runs and compare them; let every write fail; thousands of damaged files (hours)
 	$(BIN)/python -m benchmarks.stress
-	FAULTS=all $(BIN)/python -m pytest tests/faults/test_failed_writes.py
+	FAULTS=all $(BIN)/python -m pytest tests/faults --hypothesis-profile stress
 
 tensorboard: install  ## the curves of all runs
 	$(BIN)/tensorboard --logdir lightning_logs

@@ -17,6 +17,7 @@ from src.data.tokenizer_source import DEFAULT, PretrainedTokenizer, TokenizerSou
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
 from src.system.seeds import run_seed
+from src.system.stored import difference
 
 _STEP_OPTIONS = ("batch_size", "group_by_length")  # how rows are cut into steps
 # all that do not change which rows there are, nor their tokens
@@ -183,8 +184,7 @@ class PreparedDataModule(lightning.LightningDataModule):
         Raises:
             UserError: the data differ; or, for a run that stopped within an epoch, the way they are cut into steps.
         """
-        if (state := checkpoint.get(type(self).__qualname__)) is not None:
-            self._check_state(state)
+        self._check_state(checkpoint.get(type(self).__qualname__))
 
     def check_evaluation(self, checkpoint: Mapping[str, Any]) -> None:
         """Compares these data, once prepared, with those of the run whose checkpoint is evaluated.
@@ -210,8 +210,11 @@ class PreparedDataModule(lightning.LightningDataModule):
         if self.trainer.state.fn == "fit":
             self._check_state(state)
 
-    def _check_state(self, state: dict[str, Any]) -> None:
+    def _check_state(self, state: Any) -> None:
         mine = self.state_dict()
+        example = {"key": "", "options": {}, "steps": {}, "mid_epoch": False}
+        if wrong := difference(state, example, f"the state of {type(self).__qualname__}"):
+            raise UserError(f"the run cannot be restored, since its checkpoint is damaged: {wrong}")
         if state["key"] != mine["key"]:
             reason = changed_options(state["options"], mine["options"]) or (
                 f"the content of {self.hparams['dataset']!r}, the held-out reviews or the tokenizer has changed"

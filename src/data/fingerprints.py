@@ -34,10 +34,12 @@ def read_hashes(folder: Path) -> np.ndarray:
         UserError: the file is damaged.
     """
     path = folder / READ_TEXTS
-    if not path.is_file():
+    if not path.exists():
         return np.empty(0, dtype=np.uint64)
     try:
-        hashes: np.ndarray = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
+        mapped = np.load(path, mmap_mode="r")  # which compares the size with the file's before there is memory for it
+    except Exception as error:  # numpy reads the header as Python, and raises errors of many classes
         raise UserError(f"{path} is damaged: export the pre-training again") from error
-    return hashes
+    if not isinstance(mapped, np.ndarray) or mapped.dtype != np.uint64 or mapped.ndim != 1:
+        raise UserError(f"{path} is damaged: export the pre-training again")
+    return np.array(mapped)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from transformers import PreTrainedTokenizerBase
 
 from src.system.errors import UserError
+from src.system.pretrained import reading
 
 Truncation = Literal["head", "tail", "head_tail", "windows"]
 
@@ -20,6 +21,7 @@ MIN_LENGTH = 8
 
 _CHARACTERS_AT_ONCE = 500_000  # 400 reviews of IMDb
 _BERT = ["BertNormalizer", "BertPreTokenizer"]
+_SAMPLE = "a \U000e0fff"  # the second is in no vocabulary: a tokenizer without a token for that raises an error
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class Encoder:
     truncation: Truncation
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_length, int) or self.max_length < MIN_LENGTH:
+        if type(self.max_length) is not int or self.max_length < MIN_LENGTH:
             raise UserError(f"max_length is {self.max_length!r}; it must be a number of at least {MIN_LENGTH}")
         if self.truncation not in get_args(Truncation):
             known = ", ".join(get_args(Truncation))
             raise UserError(f"truncation is {self.truncation!r}; it must be one of {known}")
+        prefix, suffix = self.special_tokens()
+        if len(prefix) + len(suffix) >= MIN_LENGTH:
+            raise UserError(f"the tokenizer puts {len(prefix) + len(suffix)} special tokens around a text")
 
     def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
         """The token ids of the windows of each text, unpadded. There is one window unless `truncation` is "windows"."""
@@ -57,9 +62,12 @@ class Encoder:
 
     def special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
-        body = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = self.tokenizer("a")["input_ids"]
-        start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
+        with reading("the tokenizer"):
+            body = self.tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+            whole = self.tokenizer(_SAMPLE)["input_ids"]
+            if not body:
+                raise ValueError("it makes no tokens of a text")
+            start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
         return whole[:start], whole[start + len(body) :]
 
 

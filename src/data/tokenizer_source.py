@@ -6,6 +6,7 @@ from typing import Protocol
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from src.system import pretrained
+from src.system.errors import UserError
 
 DEFAULT = "bert-base-uncased"
 
@@ -50,5 +51,16 @@ def longest_input(config: PretrainedConfig) -> int | None:
     """The most tokens that a network of this configuration takes at once; None if it sets no limit."""
     longest: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its relatives number positions from padding_idx + 1
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return None if longest is None else longest - offset
+    if longest is not None and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        longest -= (config.pad_token_id or 0) + 1
+    return longest
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Raises UserError if the tokenizer has an id for which the network has no embedding."""
+    needed = 1 + max(tokenizer.get_vocab().values())
+    if needed > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {needed} tokens, but the network has embeddings for {config.vocab_size}: "
+            "they are of different models"
+        )

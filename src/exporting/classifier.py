@@ -66,7 +66,9 @@ def export_classifier(
         if not onnx:
             (folder / ONNX).unlink()
     networks = {WEIGHTS: _plain_network(read_network(folder, written))}
-    networks |= {file: onnx_network(folder / file) for file in (ONNX, INT8) if (folder / file).is_file()}
+    networks |= {
+        file: onnx_network(folder / file, len(archive.labels)) for file in (ONNX, INT8) if (folder / file).is_file()
+    }
     tokens = archive.encoder.encode(texts)
     expected = _probabilities(torch_network(network), tokens)
     agreements = [_compare(file, expected, _probabilities(run, tokens)) for file, run in networks.items()]

@@ -12,6 +12,7 @@ from src.models.checkpoint_format import PretrainerArchive, load_weights
 from src.models.exported_folder import save_network, save_tokenizer
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError
+from src.system.pretrained import new_network
 from src.system.quiet import quiet
 
 _TOLERANCE = 1e-5
@@ -30,7 +31,10 @@ def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[s
         UserError: the folder lacks weights, or gives other logits than the checkpoint.
     """
     archive = PretrainerArchive.of(checkpoint)
-    network = BertForPreTraining._from_config(archive.config, dtype=torch.float32)
+    with torch.device("meta"):  # names and shapes first, which take no memory
+        load_weights(checkpoint, new_network(AutoModelForPreTraining, archive.config))
+    network = new_network(AutoModelForPreTraining, archive.config)
+    assert isinstance(network, BertForPreTraining)
     load_weights(checkpoint, network)
     save_network(folder, network)
     # fine-tuning may use all positions of the network, whatever the sequence length of the pre-training

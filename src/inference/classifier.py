@@ -23,8 +23,9 @@ from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.runs.checkpoint_reading import read_checkpoint
 from src.system.checksums import verify_checksums
-from src.system.errors import UserError, one_line
+from src.system.errors import UserError
 from src.system.locations import expanded
+from src.system.pretrained import reading
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and attention mask, both int64 of shape (rows, tokens), to logits, float32 of shape (rows, labels)."""
@@ -98,7 +99,7 @@ def load(path: str | Path) -> Classifier:
         if not path.is_file():
             raise UserError(f"there is no ONNX file {path}")
         archive = read_folder(path.parent)
-        network = onnx_network(path)
+        network = onnx_network(path, len(archive.labels))
         files = [path, *sorted(path.parent.glob("*.json"))]
     else:
         checkpoint = read_checkpoint(path)
@@ -143,11 +144,11 @@ def torch_network(network: PreTrainedModel) -> Network:
     return run
 
 
-def onnx_network(path: Path) -> Network:
+def onnx_network(path: Path, n_labels: int) -> Network:
     """An exported ONNX file as a `Network`, on the CPU.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or cannot read the file.
+        UserError: ONNX Runtime is not installed, cannot read or run the file, or it is of another kind of model.
     """
     try:
         import onnxruntime
@@ -157,15 +158,18 @@ def onnx_network(path: Path) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # its warnings are of graph optimisations
-    try:
+    with reading(f"the ONNX model {path}"):  # a class of errors of its own for every status code
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a class of its own for every status code
-        raise UserError(f"{path} cannot be read as an ONNX model: {one_line(error)[:300]}") from error
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})[0]
-        return logits
+        with reading(f"the ONNX model {path}"):
+            logits = session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+        if not isinstance(logits, np.ndarray) or logits.shape != (len(input_ids), n_labels):
+            raise UserError(f"the ONNX model {path} gives no {n_labels} logits for each text, one for each label")
+        return np.asarray(logits, dtype=np.float32)
 
+    one = np.zeros((1, 8), dtype=np.int64)
+    run(one, one + 1)
     return run
 
 

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from src.data.base import PreparedDataModule
 from src.data.tokenization import tokenizer_facts
-from src.models.checkpoint_format import Archive, PretrainerArchive
+from src.models.checkpoint_format import WEIGHTS, Archive, PretrainerArchive
 from src.models.kernels.dropout import use_fast_dropout
 from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
+from src.models.run_state import check_optimizer_state, check_run_state
 from src.models.running_means import RunningMeans
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
@@ -56,6 +57,7 @@ class TransformerModule(lightning.LightningModule):
         super().__init__()
         self.model: PreTrainedModel | None = None
         self.last_step: dict[str, Any] = {}
+        self._restored: dict[str, Any] | None = None
 
     @property
     def data(self) -> PreparedDataModule:
@@ -104,6 +106,7 @@ class TransformerModule(lightning.LightningModule):
         self.check_data()
         if self.origin.checkpoint is None:
             return
+        self.check_state(self.origin.checkpoint.content)
         if self.trainer.state.fn == "fit":
             self.check_resumption(self.origin.checkpoint.content)
             self.data.check_resumption(self.origin.checkpoint.content)
@@ -122,6 +125,14 @@ class TransformerModule(lightning.LightningModule):
                 f"{self.origin.name!r}: give the data module tokenizer={self.origin.name!r}"
             )
         self.origin.check_weights(self.data.tokenizer)
+
+    def check_state(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError if the state of the run is damaged, or has weights that are none of this module's."""
+        check_run_state(checkpoint, self.trainer)
+        if self.model is None:
+            others = {name for name in checkpoint["state_dict"] if not name.startswith(WEIGHTS)}
+            if wrong := sorted(others ^ set(self.state_dict())):
+                raise UserError(f"the checkpoint is of another module than {type(self).__name__}: {wrong[0]!r:.100}")
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the optimizer's options differ from those of the run to resume."""
@@ -162,7 +173,11 @@ class TransformerModule(lightning.LightningModule):
         )
         head_rate = h.get("head_learning_rate")
         groups = parameter_groups(self.model, h.learning_rate, h.weight_decay, h.layer_decay, head_rate)
-        return adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
+        made = adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
+        if self._restored is not None:
+            check_optimizer_state(self._restored, made)
+            self._restored = None
+        return made
 
     def tokens_computed(self, batch: Batch) -> int:
         """How many tokens a training step computes for a batch, padding included."""
@@ -295,9 +310,11 @@ class TransformerModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the training means, on rank 0 only, since they are the sum over all ranks."""
+        self.check_state(checkpoint)
         if self.trainer.state.fn != "fit":
             return
         self.check_resumption(checkpoint)
+        self._restored = checkpoint  # until there is an optimizer to compare with
         if self.trainer.global_rank == 0:
-            self.step_means.restore(checkpoint["step_means"])
-            self.epoch_means.restore(checkpoint["epoch_means"])
+            for name, means in (("step_means", self.step_means), ("epoch_means", self.epoch_means)):
+                means.restore(checkpoint.get(name))

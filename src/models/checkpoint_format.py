@@ -6,7 +6,7 @@ types (the tokenizer as the text of its files), so that `torch.load` reads it wi
 
 import functools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import Any, Self
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 
 from src.data.tokenization import Encoder
+from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError, one_line, os_error_in, why
-from src.system.pretrained import read_tokenizer
+from src.system.pretrained import new_network, read_tokenizer, reading, stored_config
+from src.system.stored import difference, is_plain
 
 FORMAT = 2
 """Version of the sections below; raised when their layout or meaning changes."""
@@ -35,7 +37,7 @@ _TOKENIZER_FILES = {
 }
 """A checkpoint may come from a stranger, so nothing else is written to the disk."""
 
-_WEIGHTS = "model."
+WEIGHTS = "model."
 """Prefix of the network's weights in a checkpoint's state_dict."""
 
 
@@ -59,6 +61,17 @@ class Archive:
     texts: torch.Tensor
     prepared: str = ""
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(label, str) for label in self.labels) or not 2 <= len(set(self.labels)) == len(
+            self.labels
+        ):
+            raise UserError(f"the labels must be two or more different texts, but are {self.labels!r:.100}")
+        if len(self.labels) != self.config.num_labels:
+            raise UserError(f"there are {len(self.labels)} labels, but the network has {self.config.num_labels} logits")
+        if (kind := getattr(self.config, "problem_type", None)) not in (None, "single_label_classification"):
+            raise UserError(f"the network gives no probabilities of classes: its problem_type is {kind!r:.50}")
+        _check_tokens(self.encoder.tokenizer, self.encoder.max_length, self.config)
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The encoder's tokenizer."""
@@ -81,13 +94,14 @@ class Archive:
         Raises:
             UserError: the checkpoint is of another module, or of another version of this program.
         """
-        own = ("max_length", "truncation", "labels", "prepared")
-        section = _read_section(checkpoint, cls.SECTION, "BertClassifier", own)
-        labels, config = section["labels"], section["config"]
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
-            raise UserError(f"{checkpoint.path} is damaged: its labels are {labels!r:.100}")
-        encoder = Encoder(section["tokenizer"], section["max_length"], section["truncation"])
-        return cls(encoder, labels, config, section["texts"], section["prepared"])
+        own = {"max_length": 0, "truncation": "", "labels": [""], "prepared": ""}
+        with _section_of(checkpoint, cls.SECTION, "BertClassifier", own) as section:
+            labels, config = section["labels"], stored_config(section["config"])
+            if list((config.id2label or {}).values()) != labels:
+                raise UserError(f"its labels are {labels!r:.100}, but {config.id2label!r:.100} in its configuration")
+            encoder = Encoder(tokenizer_from_files(section["tokenizer"]), section["max_length"], section["truncation"])
+            # not mapped from a file that may be replaced
+            return cls(encoder, labels, config, section["texts"].clone(), section["prepared"])
 
 
 @dataclass(frozen=True)
@@ -120,8 +134,21 @@ class PretrainerArchive:
         Raises:
             UserError: the checkpoint is of another module, or of another version of this program.
         """
-        section = _read_section(checkpoint, cls.SECTION, "BertPretrainer", ("sequence_length",))
-        return cls(section["tokenizer"], section["sequence_length"], section["config"], section["texts"])
+        with _section_of(checkpoint, cls.SECTION, "BertPretrainer", {"sequence_length": 0}) as section:
+            config = stored_config(section["config"])
+            if config.model_type != "bert":
+                raise UserError(f"its model type is {config.model_type!r}, but BertPretrainer trains BERT only")
+            tokenizer = tokenizer_from_files(section["tokenizer"])
+            _check_tokens(tokenizer, section["sequence_length"], config)
+            return cls(tokenizer, section["sequence_length"], config, section["texts"].clone())
+
+
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, length: int, config: PretrainedConfig) -> None:
+    """Raises UserError if the network has no embedding for a token or a position."""
+    check_vocabulary(tokenizer, config)
+    longest = longest_input(config)
+    if longest is not None and length > longest:
+        raise UserError(f"texts are read up to {length} tokens, but the network takes at most {longest}")
 
 
 def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
@@ -134,25 +161,34 @@ def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
     }
 
 
-def _read_section(checkpoint: Checkpoint, name: str, module: str, own: Sequence[str]) -> dict[str, Any]:
-    """A section, with the configuration and the tokenizer as objects, and the entries `own` that it alone has."""
+@contextmanager
+def _section_of(checkpoint: Checkpoint, name: str, module: str, own: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A section whose entries have the right types, and errors that name the file.
+
+    Args:
+        own: examples of the entries that this section alone has.
+    """
     path = checkpoint.path
     section = checkpoint.content.get(name)
     if not isinstance(section, dict):
         raise UserError(f"{path} is no checkpoint of a {module}: it has no section {name!r}")
     if (found := section.get("format", 1)) != FORMAT:
         raise UserError(
-            f"{path} was written by another version of this program (format {found}; this one reads {FORMAT}): "
+            f"{path} was written by another version of this program (format {found!s:.50}; this one reads {FORMAT}): "
             "train again, or use that version"
         )
+    example = {"config": {"model_type": ""}, "tokenizer": {}, "texts": None, **own}
+    wrong = difference(section, example, f"its section {name!r}")
+    if not wrong and not (is_plain(section["texts"]) and section["texts"].dtype == torch.int64):
+        wrong = f"its section {name!r} has no hashes of texts"
+    if not wrong and section["texts"].dim() != 1:
+        wrong = f"its section {name!r} has hashes of texts in {section['texts'].dim()} dimensions"
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong}")
     try:
-        return {key: section[key] for key in own} | {
-            "config": AutoConfig.for_model(**section["config"]),
-            "tokenizer": tokenizer_from_files(section["tokenizer"]),
-            "texts": section["texts"].clone(),  # not mapped from a file that may be replaced
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: its section {name!r} cannot be read ({one_line(error)[:200]})") from error
+        yield section
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def tokenizer_to_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
@@ -168,12 +204,16 @@ def tokenizer_from_files(files: dict[str, str]) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is a file that no tokenizer of `transformers` has, such as a Python module.
     """
-    if unknown := sorted(set(files) - _TOKENIZER_FILES):
-        raise UserError(f"the checkpoint's tokenizer has the file {unknown[0]!r}, which is none of a tokenizer's files")
+    for name, content in files.items():
+        if name not in _TOKENIZER_FILES:
+            raise UserError(f"the checkpoint's tokenizer has the file {name!r}, which is none of a tokenizer's files")
+        if not isinstance(content, str):
+            raise UserError(f"the file {name} of the checkpoint's tokenizer is no text")
     with _scratch_folder() as folder:
         for name, content in files.items():
             (folder / name).write_text(content, "utf-8")
-        return read_tokenizer(folder)
+        with reading("the tokenizer"):
+            return read_tokenizer(folder)
 
 
 @contextmanager
@@ -201,8 +241,12 @@ def network_in(checkpoint: Checkpoint, archive: Archive) -> PreTrainedModel:
     Raises:
         UserError: the weights do not fit the configuration.
     """
+    kind = AutoModelForSequenceClassification
+    with torch.device("meta"):  # names and shapes first, which take no memory
+        load_weights(checkpoint, new_network(kind, archive.config))
     # not on the device "meta", which would leave buffers empty that are not saved (BERT's position ids)
-    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(archive.config, dtype=torch.float32)
+    with no_init_weights():
+        network = new_network(kind, archive.config)
     load_weights(checkpoint, network)
     return network
 
@@ -214,14 +258,18 @@ def load_weights(checkpoint: Checkpoint, network: PreTrainedModel) -> None:
         UserError: the weights do not fit the network.
     """
     weights = {
-        name.removeprefix(_WEIGHTS): tensor.float() if tensor.is_floating_point() else tensor
+        name.removeprefix(WEIGHTS): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.content["state_dict"].items()
-        if name.startswith(_WEIGHTS)
+        if name.startswith(WEIGHTS)
     }
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    wrong = next((name for name, tensor in weights.items() if kinds.get(name, tensor.dtype) != tensor.dtype), "")
     try:
+        if wrong:
+            raise TypeError(f"{wrong} has numbers of the type {weights[wrong].dtype}")
         # "meta" has no memory to copy to
         network.load_state_dict(weights, assign=network.device.type == "meta")
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = one_line(error)[:300]
         raise UserError(f"the weights in {checkpoint.path} do not fit its configuration: {reason}") from error
     network.eval()

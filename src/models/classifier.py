@@ -24,7 +24,7 @@ from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule
 from src.models.origin import ClassifierOrigin
 from src.models.running_means import RunningMeans, WeightedMean
-from src.runs.checkpoint_reading import Checkpoint
+from src.runs.checkpoint_reading import Checkpoint, changed_options
 from src.system.errors import UserError
 
 
@@ -274,9 +274,9 @@ class BertClassifier(TransformerModule):
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the options of the optimizer or of the initialisation differ."""
         for name in ("pooling", "linear_probe"):
-            before = checkpoint["hyper_parameters"].get(name)
-            if before != self.hparams[name]:
-                raise UserError(f"the run to resume began with model.{name}={before}: resume with that value")
+            before = {name: checkpoint["hyper_parameters"].get(name)}
+            if changed_options(before, {name: self.hparams[name]}):
+                raise UserError(f"the run to resume began with model.{name}={before[name]}: resume with that value")
         super().check_resumption(checkpoint)
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from src.data.fingerprints import read_hashes, save_hashes
 from src.data.tokenization import Encoder
+from src.data.tokenizer_source import longest_input
 from src.models.checkpoint_format import Archive, tokenizer_to_files
 from src.system import pretrained
 from src.system.errors import UserError
@@ -64,18 +65,20 @@ def read_folder(folder: Path) -> Archive:
         raise UserError(f"{folder} is no exported model: it has no config.json")
     config = pretrained.load_config(str(folder.absolute()))
     tokenizer = pretrained.load_tokenizer(str(folder.absolute()))
-    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    longest = longest_input(config)
     settings: dict[str, Any] = {
-        "max_length": min(tokenizer.model_max_length, longest),
+        "max_length": int(min(tokenizer.model_max_length, longest or tokenizer.model_max_length)),
         "truncation": "tail" if tokenizer.truncation_side == "left" else "head",
     }
-    if (folder / PREPROCESSING).is_file():
+    if (folder / PREPROCESSING).exists():
         try:
             stored = json.loads((folder / PREPROCESSING).read_text())
             settings = {name: stored[name] for name in settings}
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"{folder / PREPROCESSING} is damaged: export the checkpoint again") from error
     names: Any = config.id2label  # its type allows string keys too, but once loaded they are integers
+    if sorted(names) != list(range(len(names))):
+        raise UserError(f"{folder / 'config.json'} is damaged: the numbers of its labels are {sorted(names)!r:.100}")
     labels = [names[i] for i in range(len(names))]
     texts = torch.from_numpy(read_hashes(folder).view(np.int64))
     return Archive(Encoder(tokenizer, **settings), labels, config, texts)
@@ -87,12 +90,10 @@ def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
     Raises:
         UserError: there is no safetensors file, it cannot be read, or weights are missing (the head's, for example).
     """
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": False}
-    network, report = pretrained.load_weights(
-        AutoModelForSequenceClassification, str(folder.absolute()), archive.config, **options
+    network, lacking = pretrained.load_weights(
+        AutoModelForSequenceClassification, str(folder.absolute()), archive.config
     )
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise UserError(f"{folder} is no trained classifier: it has no weights for {missing}")
+    if lacking:
+        raise UserError(f"{folder} is no trained classifier: it has no weights for {', '.join(sorted(lacking)[:3])}")
     result: PreTrainedModel = network.eval()
     return result

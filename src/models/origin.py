@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from src.data.fingerprints import read_hashes
-from src.data.tokenizer_source import longest_input
+from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
 from src.runs.checkpoint_reading import Checkpoint
@@ -102,13 +102,9 @@ class Origin:
         """
         config = self._config()
         self.dropout_changes(config)
-        if len(tokenizer) > config.vocab_size:
-            raise UserError(
-                f"the tokenizer has {len(tokenizer)} tokens, but the network has embeddings for {config.vocab_size}: "
-                "they are of different models"
-            )
+        check_vocabulary(tokenizer, config)
         if self.checkpoint is None:
-            pretrained.check_weights(self.name)
+            pretrained.check_weights(self.auto_class, self.name, config)
             return
         with torch.device("meta"):  # names and shapes, no memory
             network = self._network(config, pretrained_weights=False)
@@ -137,10 +133,8 @@ class Origin:
         """A network in fp32 with the dropout that the user set; with random weights unless `pretrained_weights`."""
         config.update(self.dropout_changes(config))
         if pretrained_weights:
-            network: PreTrainedModel = pretrained.load_weights(self.auto_class, self.name, config)
-        else:
-            network = self.auto_class.from_config(config, dtype=torch.float32)
-        return network
+            return pretrained.load_weights(self.auto_class, self.name, config)[0]
+        return pretrained.new_network(self.auto_class, config)
 
 
 @dataclass(frozen=True)
@@ -177,6 +171,7 @@ class ClassifierOrigin(Origin):
         if self.checkpoint:
             return self._network(config, pretrained_weights=False)
         config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
+        config.problem_type = None  # of the head that is replaced
         network = self._network(config, pretrained_weights=True)
         if self.pooling == "mean":
             assert isinstance(network, BertForSequenceClassification)

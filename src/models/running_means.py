@@ -1,10 +1,14 @@
 """Weighted means over rows that never synchronise with the GPU, and that a resumed run continues within an epoch."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torchmetrics import MeanMetric
+
+from src.system.errors import UserError
+from src.system.stored import difference
 
 
 class WeightedMean(MeanMetric):
@@ -53,8 +57,15 @@ class RunningMeans(nn.Module):
                 state[name] = {key: torch.as_tensor(value).clone() for key, value in metric.metric_state.items()}
         return state
 
-    def restore(self, sums: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Restores what `sums` returned, on one rank only, since it is the sum over all."""
-        for name, state in sums.items():
-            for key, value in state.items():
-                setattr(self._means[name], key, value.clone())
+    def restore(self, sums: Any) -> None:
+        """Restores what `sums` returned, on one rank only, since it is the sum over all.
+
+        Raises:
+            UserError: it is no such thing: it comes from a file.
+        """
+        example = {name: metric.metric_state for name, metric in self._means.items()}
+        if wrong := difference(sums, example, "the state of the means"):
+            raise UserError(f"the run cannot be restored, since its checkpoint is damaged: {wrong}")
+        for name, state in example.items():
+            for key in state:
+                setattr(self._means[name], key, sums[name][key].clone())

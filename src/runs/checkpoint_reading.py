@@ -1,8 +1,8 @@
 """Reads checkpoint files, without running code from them and without importing Lightning."""
 
 import hashlib
+import json
 import pickle
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,13 @@ from typing import Any
 import torch
 
 from src.system.errors import UserError
+from src.system.stored import difference, is_finite, is_plain
 
 FINISHED_KEY = "finished"
 """The key in a checkpoint that tells whether its run is finished."""
+
+_EXAMPLE = {"global_step": 0, "epoch": 0, FINISHED_KEY: False, "hyper_parameters": {}}
+"""What a checkpoint may say of its run (see `difference`)."""
 
 
 class Checkpoint:
@@ -31,8 +35,8 @@ class Checkpoint:
         self.path = path
         self.content = content
         self.digest = digest
-        self.step = int(content.get("global_step", 0))
-        self.finished = bool(content.get(FINISHED_KEY, False))
+        self.step: int = content.get("global_step", 0)
+        self.finished: bool = content.get(FINISHED_KEY, False)
 
     def hand_over(self) -> dict[str, Any]:
         """Returns the content and forgets it: while it is mapped, a file that was replaced keeps its disk space."""
@@ -59,11 +63,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # of a stranger's file, zipfile and torch raise errors of many classes
         raise UserError(f"{path} is damaged, or no checkpoint") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} is no checkpoint of this program: it has no 'state_dict'")
+    example = {"state_dict": {}} | {name: kind for name, kind in _EXAMPLE.items() if name in content}
+    wrong = difference(content, example, "its content") or _wrong_weights(content["state_dict"])
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong}")
     return Checkpoint(path, content, digest)
+
+
+def _wrong_weights(weights: dict[object, object]) -> str:
+    """Which entry is no name or no plain, finite tensor, in words; empty if all are."""
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not is_plain(tensor):
+            return f"{name!r:.100} is no tensor with a memory of its own"
+        if not is_finite(tensor):
+            return f"{name!r:.100} is NaN or infinite"
+    return ""
 
 
 def _verify(path: Path) -> str:
@@ -88,5 +106,14 @@ def _verify(path: Path) -> str:
 def changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The options whose values differ from those of a checkpoint, in words; empty if none does."""
     return "; ".join(
-        f"{name} was {before.get(name)!r} and is {value!r}" for name, value in now.items() if before.get(name) != value
+        f"{name} was {before.get(name)!r:.100} and is {value!r}"
+        for name, value in now.items()
+        if not _same(before.get(name), value)
     )
+
+
+def _same(stored: Any, value: Any) -> bool:
+    """Whether two options are equal; what is stored may be anything, such as a tensor, for which == is no yes or no."""
+    if isinstance(stored, int | float | str) and isinstance(value, int | float | str):
+        return bool(stored == value)
+    return json.dumps(stored, sort_keys=True, default=repr) == json.dumps(value, sort_keys=True, default=repr)

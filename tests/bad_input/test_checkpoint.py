@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ def _distilbert(w: World) -> Path:
     return w.altered(
         "other.ckpt", lambda content: content.update(state_dict=AutoModel.from_pretrained(folder).state_dict())
     )
+
+
+def _rename(section: dict[str, Any], labels: list[str]) -> None:
+    section["labels"] = labels
+    section["config"] |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
 def _ckpt(make: Callable[[World], object], *options: str, command: str = "test") -> Callable[[World], list[str]]:
@@ -99,7 +105,7 @@ CASES: Cases = {
     ),
     "weights of another network": (_ckpt(_distilbert), MISTAKE, ["other.ckpt"]),
     "checkpoint with other labels": (
-        _ckpt(lambda w: w.altered("other.ckpt", lambda content: content["classifier"].update(labels=["bad", "good"]))),
+        _ckpt(lambda w: w.altered("other.ckpt", lambda content: _rename(content["classifier"], ["bad", "good"]))),
         MISTAKE,
         ["the checkpoint has the labels bad, good, but the data have neg, pos"],
     ),

@@ -26,7 +26,7 @@ CASES: Cases = {
     "model folder with a broken configuration": (
         lambda w: w.fit(w.altered_model(lambda folder: (folder / "config.json").write_text("{"))),
         MISTAKE,
-        ["cannot be read from", "altered-model"],
+        ["the configuration of", "altered-model", "cannot be read"],
     ),
     "model folder without weights": (
         lambda w: w.fit(w.altered_model(lambda folder: (folder / "model.safetensors").unlink())),
@@ -45,7 +45,7 @@ CASES: Cases = {
             )
         ),
         MISTAKE,
-        ["tokenizer cannot be read from", "altered-model"],
+        ["the tokenizer of", "altered-model", "there is no vocabulary in it"],
     ),
     "tokenizer of another model": (
         lambda w: w.fit(
