@@ -54,7 +54,7 @@ bench-equivalence: install  ## accuracy and loss curves beside the Hugging Face 
 bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
 	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
-stress: install  ## kill real runs and compare them; let every write fail; thousands of damaged files (hours)
+stress: install  ## kill 200 runs and compare them; let every write fail; thousands of damaged files (hours)
 	$(BIN)/python -m benchmarks.stress
 	FAULTS=all $(BIN)/python -m pytest tests/faults --hypothesis-profile stress
 

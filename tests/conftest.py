@@ -13,10 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
-from transformers import BertConfig, BertForPreTraining, BertTokenizerFast  # noqa: E402
 
-from tests.synthetic import WORDS, synthetic_corpus, synthetic_reviews  # noqa: E402
+from tests.synthetic import synthetic_corpus, synthetic_reviews, write_tiny_bert  # noqa: E402
 
 SHARED_IMDB = Path(__file__).parents[2] / "shared" / "imdb"
 """Real reviews in the Hub's layout, where a developer has them; tests that read them skip elsewhere."""
@@ -37,24 +35,7 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers, hidden size 32, at most 128 tokens, with both pre-training heads, and its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", "<", ">", "/", "br", *WORDS]
-    vocabulary += [chr(c) for c in range(ord("a"), ord("z") + 1)] + [
-        f"##{chr(c)}" for c in range(ord("a"), ord("z") + 1)
-    ]
-    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
-    tokenizer.model_max_length = 128
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertForPreTraining(config).save_pretrained(folder)
+    write_tiny_bert(folder)
     return folder
 
 

@@ -1,7 +1,11 @@
-"""Reviews made up of a few words, so that a tiny model can learn them and no data set need be shipped."""
+"""Reviews made up of a few words and a tiny BERT that can learn them, so that nothing need be shipped."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from transformers import BertConfig, BertForPreTraining, BertTokenizerFast  # type: ignore[attr-defined]
 
 _GOOD = ["wonderful", "great", "moving", "brilliant", "charming"]
 _BAD = ["awful", "boring", "terrible", "dull", "clumsy"]
@@ -31,3 +35,26 @@ def synthetic_reviews(n: int, seed: int = 0) -> pd.DataFrame:
             words[place] = str(rng.choice(_GOOD if label == "pos" else _BAD))
         texts.append(" ".join(words) + f" {'abcdefghij'[i % 10]} .")
     return pd.DataFrame({"text": texts, "label": labels})
+
+
+def write_tiny_bert(folder: Path) -> None:
+    """Writes a BERT of 2 layers, hidden size 32, at most 128 tokens, with both heads, and its tokenizer."""
+    folder.mkdir(exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", "<", ">", "/", "br", *WORDS]
+    vocabulary += [chr(c) for c in range(ord("a"), ord("z") + 1)] + [
+        f"##{chr(c)}" for c in range(ord("a"), ord("z") + 1)
+    ]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertForPreTraining(config).save_pretrained(folder)

@@ -176,7 +176,6 @@ class TransformerModule(lightning.LightningModule):
         made = adamw_with_schedule(groups, h.schedule, h.warmup_ratio, n_steps, fused=trainer.scaler is None)
         if self._restored is not None:
             check_optimizer_state(self._restored, made)
-            self._restored = None
         return made
 
     def tokens_computed(self, batch: Batch) -> int:
@@ -284,6 +283,10 @@ class TransformerModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self._keep_metrics_exact()
+        if self._restored is not None:  # only now, since Lightning converts the means to "bf16-true" after it has loaded
+            for name, means in (("step_means", self.step_means), ("epoch_means", self.epoch_means)):
+                means.restore(self._restored.get(name), self.trainer.global_rank, self.trainer.world_size)
+            self._restored = None
 
     def on_validation_start(self) -> None:
         self._keep_metrics_exact()
@@ -303,18 +306,14 @@ class TransformerModule(lightning.LightningModule):
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the archive, and the training means, summed over the ranks."""
+        """Adds the archive, and the training means of each rank."""
         checkpoint[self.archive.SECTION] = self.archive.section
         checkpoint["step_means"] = self.step_means.sums()
         checkpoint["epoch_means"] = self.epoch_means.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the training means, on rank 0 only, since they are the sum over all ranks."""
+        """Checks what was stored, and keeps it until there is an optimizer to compare with."""
         self.check_state(checkpoint)
-        if self.trainer.state.fn != "fit":
-            return
-        self.check_resumption(checkpoint)
-        self._restored = checkpoint  # until there is an optimizer to compare with
-        if self.trainer.global_rank == 0:
-            for name, means in (("step_means", self.step_means), ("epoch_means", self.epoch_means)):
-                means.restore(checkpoint.get(name))
+        if self.trainer.state.fn == "fit":
+            self.check_resumption(checkpoint)
+            self._restored = checkpoint

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchmetrics import MeanMetric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from src.system.errors import UserError
 from src.system.stored import difference
@@ -49,23 +50,37 @@ class RunningMeans(nn.Module):
         return means
 
     def sums(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The state for a checkpoint, summed over the ranks. All ranks must call it."""
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        state = {}
-        for name, metric in self._means.items():
-            with metric.sync_context(should_sync=distributed):
-                state[name] = {key: torch.as_tensor(value).clone() for key, value in metric.metric_state.items()}
-        return state
+        """The state for a checkpoint: by name and sum, its value on each rank. All ranks must call it."""
+        return {
+            name: {key: _of_all_ranks(torch.as_tensor(value)) for key, value in metric.metric_state.items()}
+            for name, metric in self._means.items()
+        }
 
-    def restore(self, sums: Any) -> None:
-        """Restores what `sums` returned, on one rank only, since it is the sum over all.
+    def restore(self, sums: Any, rank: int, world_size: int) -> None:
+        """Restores what `sums` returned; on another number of ranks, the first gets all.
 
         Raises:
             UserError: it is no such thing: it comes from a file.
         """
-        example = {name: metric.metric_state for name, metric in self._means.items()}
-        if wrong := difference(sums, example, "the state of the means"):
-            raise UserError(f"the run cannot be restored, since its checkpoint is damaged: {wrong}")
-        for name, state in example.items():
-            for key in state:
-                setattr(self._means[name], key, sums[name][key].clone())
+        parts = [(name, key) for name, metric in self._means.items() for key in metric.metric_state]
+        shape = (world_size,)
+        for name, key in parts:
+            wrong = difference(sums, {name: {key: None}}, "the state of the means")
+            if not wrong:
+                value = sums[name][key]
+                if isinstance(value, torch.Tensor) and value.dim() <= 1 and value.numel():
+                    shape = value.shape  # of another number of ranks
+                wrong = difference(value, torch.zeros(()).expand(shape), "a sum of the means")
+            if wrong:
+                raise UserError(f"the run cannot be restored, since its checkpoint is damaged: {wrong}")
+        for name, key in parts:
+            of_ranks = sums[name][key].reshape(-1)
+            if len(of_ranks) != world_size:
+                of_ranks = nn.functional.pad(of_ranks.sum().reshape(1), (0, world_size - 1))
+            setattr(self._means[name], key, of_ranks[rank].clone())
+
+
+def _of_all_ranks(value: torch.Tensor) -> torch.Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.stack(gather_all_tensors(value))
+    return value.reshape(1).clone()
