@@ -3,6 +3,10 @@
 import sys
 
 from src import __version__
+from src.system.errors import EXIT_ERROR, UserError, shortage, tell
+from src.system.rendezvous import check_launch_variables
+from src.system.signals import end_with_a_line, end_with_launcher
+from src.system.streams import Streams
 
 _HELP = """\
 usage: python -m src COMMAND [options]
@@ -44,11 +48,33 @@ def main(args: list[str]) -> int:
 
     from src.system.imports import quick_imports
 
+    try:
+        check_launch_variables()  # Lightning reads them while it is imported
+    except UserError as error:
+        return tell(error)
     with quick_imports():
         from src.commands.fit import main as fit
 
     return fit(args)
 
 
+def run() -> int:
+    """Runs the command line of this process, whatever its streams and its limits are."""
+    end_with_a_line()
+    end_with_launcher()
+    streams = Streams()
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_ERROR if end.code else 0
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if not (reason := shortage(error)):
+            raise
+        status = tell(UserError(reason))
+    if reason := streams.lost():
+        status = status or tell(UserError(f"standard output could not be written: {reason}"))
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run())

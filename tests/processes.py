@@ -85,6 +85,7 @@ def _child(args: list[str], folder: str, log: str, env: dict[str, str]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     # a child of a fork server would start the loader's workers in its parent's way, importing everything anew
     multiprocessing.set_start_method("fork", force=True)
-    from src.__main__ import main
+    from src.__main__ import run
 
-    sys.exit(main(args))
+    sys.argv = ["src", *args]
+    sys.exit(run())

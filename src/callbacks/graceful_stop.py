@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from src.callbacks.last_checkpoint import LastCheckpoint, validation_is_due
 from src.models.base import Batch
 from src.system.errors import Interrupted
+from src.system.signals import say
 
 
 class GracefulStop(Checkpoint):
@@ -48,7 +49,7 @@ class GracefulStop(Checkpoint):
         if signum == signal.SIGINT and self.signum == signal.SIGINT:
             os._exit(128 + signum)  # a second Ctrl-C ends the process at once
         self.signum = signum
-        print(f"\n{signal.Signals(signum).name}: stopping after this step", flush=True)
+        say(f"\n{signal.Signals(signum).name}: stopping after this step")
 
     def _stop_if_signalled(self, trainer: Trainer) -> None:
         signum = self.signum

@@ -32,6 +32,7 @@ from src.runs.checkpoint_writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
 from src.system.locations import expanded
 from src.system.quiet import hush_libraries
+from src.system.rendezvous import check_rendezvous
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -110,6 +111,8 @@ class ReviewCLI(LightningCLI):
         model.origin = replace(model.origin, checkpoint=self.command.checkpoint)
         if data.hparams.get("tokenizer") is None:
             data.tokenizer_source = model.origin
+        if self.trainer.world_size > 1 and not self.trainer.local_rank:
+            check_rendezvous(self.trainer.node_rank, self.trainer.num_nodes)
         if self.trainer.num_nodes > 1:
             end_by_signals_at_once()
 

@@ -18,10 +18,11 @@ from src.data.imdb import ImdbDataModule
 from src.data.pretraining import PretrainingDataModule
 from src.models.classifier import BertClassifier
 from src.models.pretrainer import BertPretrainer
-from src.system.errors import UsageError, UserError, one_line, os_error_in
+from src.system.errors import UsageError, UserError, one_line, os_error_in, shortage
 
 # gloo and NCCL raise no exception type of their own
 _PEER_LOST = re.compile(r"Connection (closed|reset) by peer|Timed out waiting|Socket Timeout|NCCL|Broken pipe|aborted")
+_RENDEZVOUS = "all must run, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and a RANK of its own each"
 _CLASSES = {
     "data": (ImdbDataModule, PretrainingDataModule),
     "model": (BertClassifier, BertPretrainer),
@@ -43,17 +44,24 @@ def as_user_error(error: Exception, args: Sequence[str]) -> Exception:
         meant = _option_meant(text, args)
         hint = f"; did you mean --{meant}?" if meant else ""
         return UsageError(f"{_innermost(str(error))}{hint} (`python -m src fit --help` lists the options)")
+    if reason := shortage(error):
+        return UserError(reason)
     if isinstance(error, MisconfigurationException):
         return UserError(text)
     if found := os_error_in(error):
         return found
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"out of GPU memory: lower --data.batch_size or --data.max_length ({text[:100]})")
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and _PEER_LOST.search(text):
-        return UserError(
-            f"another process of this run has died or hangs ({text[:100]}); when all have ended, resume with: "
-            "python -m src fit --ckpt_path last"
-        )
+    if text.startswith("DataLoader "):
+        return UserError(f"a process that loads batches has died or hangs ({text[:100]}): set --data.num_workers=0")
+    if torch.distributed.is_available():
+        if isinstance(error, torch.distributed.DistError) and not torch.distributed.is_initialized():
+            return UserError(f"the processes of this run could not connect ({text[:200]}): {_RENDEZVOUS}")
+        if torch.distributed.is_initialized() and _PEER_LOST.search(text):
+            return UserError(
+                f"another process of this run has died or hangs ({text[:100]}); when all have ended, resume with: "
+                "python -m src fit --ckpt_path last"
+            )
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
     module, function = frame.f_globals["__name__"], frame.f_code.co_name
     if isinstance(error, ValueError) and module.startswith("jsonargparse."):  # a class refused its arguments

@@ -1,7 +1,9 @@
 """Base class of the data modules: prepared rows, dealt to the ranks as batches."""
 
+import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,6 +24,9 @@ from src.system.stored import difference
 _STEP_OPTIONS = ("batch_size", "group_by_length")  # how rows are cut into steps
 # all that do not change which rows there are, nor their tokens
 _LOADING_OPTIONS = (*_STEP_OPTIONS, "eval_batch_size", "num_workers", "padding")
+_SECONDS_FOR_A_BATCH = 300
+_SHARED_MEMORY = Path("/dev/shm")
+_LEAST_SHARED_MEMORY = 16 * 2**20
 
 
 class PreparedDataModule(lightning.LightningDataModule):
@@ -54,12 +59,19 @@ class PreparedDataModule(lightning.LightningDataModule):
         self.splits: dict[str, datasets.Dataset] = {}
 
     def check_loading_options(self) -> None:
-        """Raises UserError for a batch size below 1 or a negative number of workers."""
+        """Raises UserError for a batch size below 1, a negative number of workers, or no room for theirs."""
         for name in ("batch_size", "eval_batch_size"):
             if (size := self.hparams[name]) is not None and size < 1:
                 raise UserError(f"data.{name} is {size}; it must be 1 or more")
         if self.hparams["num_workers"] < 0:
             raise UserError(f"data.num_workers is {self.hparams['num_workers']}; it must be 0 or more")
+        if self.hparams["num_workers"] and _SHARED_MEMORY.is_dir():
+            free = shutil.disk_usage(_SHARED_MEMORY).free
+            if free < _LEAST_SHARED_MEMORY:
+                raise UserError(
+                    f"{_SHARED_MEMORY}, through which workers pass batches, has {free:,} bytes left: set "
+                    "--data.num_workers=0, or enlarge it (`docker run --shm-size=1g`)"
+                )
 
     @property
     @abstractmethod
@@ -152,6 +164,7 @@ class PreparedDataModule(lightning.LightningDataModule):
             "collate_fn": self.collator(name),
             "num_workers": workers,
             "persistent_workers": workers > 0,
+            "timeout": _SECONDS_FOR_A_BATCH if workers else 0,  # a batch that a worker could not pass on never comes
             # so that batches are copied while the GPU computes
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             # otherwise a loader's iterator draws from the global generator, which changes dropout

@@ -1,5 +1,6 @@
 """The model card (README.md) of an exported model: a template of `cards/`, filled in with what is known."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -79,12 +80,13 @@ def write_card(
         "classifier.md",
         _metadata(name, checkpoint, "text-classification", archive.config.model_type, results["Test"]),
         checkpoint,
-        name=name,
+        name=_escaped(name),
         archive=archive,
+        labels=[_escaped(label) for label in archive.labels],
         encoder=archive.encoder,
         results={split: figures for split, figures in results.items() if figures},
         agreements=agreements,
-        compared_on=compared_on,
+        compared_on=_escaped(compared_on),
     )
 
 
@@ -96,7 +98,7 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
         "pretrainer.md",
         _metadata(name, checkpoint, "fill-mask", "bert", None),
         checkpoint,
-        name=name,
+        name=_escaped(name),
         next_sentence=bool(data.get("next_sentence")),
         finetuning_config=finetuning_config(data),
         n_texts=n_texts,
@@ -108,17 +110,24 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
 def _write(folder: Path, template: str, metadata: ModelCardData, checkpoint: Checkpoint, **content: Any) -> None:
     """Writes `folder`/README.md: `template`, then the part that all cards share."""
     packages = ["torch", "transformers", "lightning", *(["onnxruntime"] if any(folder.glob("*.onnx")) else [])]
+    options = yaml.safe_dump(_shortened(_options(checkpoint)), sort_keys=False)
     # needs Jinja2, which torch requires, and no network (only `validate` and `push_to_hub` of a card do)
     card = ModelCard.from_template(
         metadata,
         template_str="".join((_CARDS / file).read_text("utf-8") for file in (template, "training.md")),
-        options=yaml.safe_dump(_shortened(_options(checkpoint)), sort_keys=False),
+        options=options,
+        fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", options))]),  # no option ends the block
         step=checkpoint.step,
         epoch=checkpoint.content.get("epoch", 0) + 1,
         versions={package: version(package) for package in packages},
         **content,
     )
     card.save(folder / "README.md")
+
+
+def _escaped(text: str) -> str:
+    """A name that a stranger may have chosen, without its meaning as Markdown or HTML."""
+    return re.sub(r"([!-&(-+./:-@\[-`{-~])", r"\\\1", one_line(text))
 
 
 # ---- metadata ------------------------------------------------------------------------------------------------------

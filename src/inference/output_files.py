@@ -8,8 +8,10 @@ So no row is lost or written twice, and the file equals to the byte that of a pr
 
 import csv
 import hashlib
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,7 +180,13 @@ class PredictionWriter:
 def open_output(path: str, size: int) -> Iterator[BinaryIO]:
     """Opens standard output, or a file of which the first `size` bytes are kept."""
     if path == STANDARD:
-        yield sys.stdout.buffer
+        sys.stdout.flush()
+        if isinstance(sys.stdout.buffer, io.BufferedWriter):
+            # not sys.stdout itself, which hides that it cannot be written: see src.system.streams
+            with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+                yield stream
+        else:
+            yield sys.stdout.buffer  # in a notebook or a test
         return
     with open(path, "r+b" if size else "wb") as stream:
         if size:
@@ -196,16 +204,18 @@ def sync(stream: BinaryIO) -> int:
 
 @contextmanager
 def write_errors(output: str, resumable: bool) -> Iterator[None]:
-    """Turns an OSError, such as that of a full disk or of a pipe that nobody reads any more, into a UserError."""
+    """Turns an OSError, such as that of a full disk, into a UserError.
+
+    When nobody reads a pipe any more, the command ends without a word, as if by SIGPIPE, which Python ignores.
+    """
     try:
         yield
-    except BrokenPipeError as error:
-        # Python flushes standard output once more when it ends, and would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UserError("standard output was closed before the prediction was done") from error
+    except BrokenPipeError:
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
         advice = "; fix that, and the same command resumes where it stopped" if resumable else ""
-        raise UserError(f"{output} could not be written: {why(error)}{advice}") from error
+        name = "standard output" if output == STANDARD else output
+        raise UserError(f"{name} could not be written: {why(error)}{advice}") from error
 
 
 def _csv_value(value: Any) -> Any:

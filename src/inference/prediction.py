@@ -20,7 +20,7 @@ from src.inference.output_files import (
     sync,
     write_errors,
 )
-from src.system.errors import Interrupted, UserError
+from src.system.errors import Interrupted, UserError, printable
 
 if TYPE_CHECKING:
     from src.inference.classifier import Classifier
@@ -208,7 +208,7 @@ class Prediction:
     def _leave_out(self, line: BadLine) -> None:
         self.bad.append(line.number)
         if len(self.bad) <= _BAD_LINES_SHOWN:
-            print(f"{self.reviews.name}, line {line.number}: {line.reason}", file=sys.stderr)
+            print(printable(f"{self.reviews.name}, line {line.number}: {line.reason}"), file=sys.stderr)
 
     def _report(self) -> None:
         if self.n_empty:

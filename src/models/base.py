@@ -283,7 +283,9 @@ class TransformerModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self._keep_metrics_exact()
-        if self._restored is not None:  # only now, since Lightning converts the means to "bf16-true" after it has loaded
+        if (
+            self._restored is not None
+        ):  # only now, since Lightning converts the means to "bf16-true" after it has loaded
             for name, means in (("step_means", self.step_means), ("epoch_means", self.epoch_means)):
                 means.restore(self._restored.get(name), self.trainer.global_rank, self.trainer.world_size)
             self._restored = None

@@ -63,7 +63,7 @@ class RunningMeans(nn.Module):
             UserError: it is no such thing: it comes from a file.
         """
         parts = [(name, key) for name, metric in self._means.items() for key in metric.metric_state]
-        shape = (world_size,)
+        shape = torch.Size([world_size])
         for name, key in parts:
             wrong = difference(sums, {name: {key: None}}, "the state of the means")
             if not wrong:

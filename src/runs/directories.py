@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
-from src.system.errors import UserError
+from src.system.errors import UserError, printable
 from src.system.locations import expanded
 from src.system.locks import exclusive
 
@@ -50,7 +50,7 @@ def lock_run(run: Path, locks: ExitStack) -> None:
 def shown(path: str | Path) -> str:
     """A path as a user would type it: relative if that is shorter."""
     relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
+    return printable(relative if len(relative) < len(str(path)) else str(path))
 
 
 def find_checkpoint(name: str, root: Path) -> Path:

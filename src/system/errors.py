@@ -9,6 +9,10 @@ from collections.abc import Iterator
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
+_NO_MEMORY = re.compile(
+    "[Cc]annot allocate memory|can't allocate memory|not enough memory|failed to map segment|bad_alloc"
+    "|failed to allocate|Unable to allocate"
+)
 
 
 class UserError(Exception):
@@ -63,9 +67,36 @@ def why(error: BaseException) -> str:
     return (found.strerror if found else None) or one_line(error)
 
 
+def shortage(error: BaseException) -> str:
+    """What the system has too little of, if that caused `error`, and what to do; empty otherwise.
+
+    Libraries give no type to this, and wrap it: a library that could not be loaded is an ImportError.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        text, number = str(cause), getattr(cause, "errno", None)
+        if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+            return "too many open files: raise the limit (`ulimit -n 4096`), or set --data.num_workers=0"
+        if number == errno.EAGAIN or "can't start new thread" in text:
+            return f"the system starts no more processes or threads for this user (`ulimit -u`): {one_line(text)}"
+        if isinstance(cause, MemoryError) or number == errno.ENOMEM or _NO_MEMORY.search(text):
+            return (
+                f"out of memory: free some, or raise the limit (`ulimit -v`) ({one_line(text)[:200] or 'MemoryError'})"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
 def one_line(text: object) -> str:
-    """The text of an exception, joined into one line."""
-    return " ".join(str(text).split())
+    """A text joined into one printable line."""
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """A text with escapes in place of the characters that a terminal would obey and not show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def tell(error: UserError | Interrupted | OSError) -> int:
@@ -84,5 +115,5 @@ def tell(error: UserError | Interrupted | OSError) -> int:
     text = one_line(error)
     if isinstance(error, OSError):
         text = f"{why(error)}: {os.fsdecode(error.filename)}" if error.filename else why(error)
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(text)}", file=sys.stderr)
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR

@@ -28,6 +28,7 @@ def hush_libraries() -> None:
         r".*sync_dist=True.* when logging on epoch level.*",  # torchmetrics has synchronised the ranks already
         r".*torch.distributed.nn.functional.*is deprecated.*",
         r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, called by Lightning
+        r"Glyph .* missing from font",  # names of labels on TensorBoard's pictures, which its tables show too
         r".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # the data module has none
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -115,3 +115,14 @@ def test_the_card_of_a_pretrainer_has_its_figures_and_how_to_fine_tune_it(checkp
     assert "The next-sentence head is untrained." in card.text
     assert "mlm_loss 2.5000, perplexity 12.1825, mlm_accuracy 0.5000 (n=1,234 masked tokens)." in card.text
     assert f"- torch {torch.__version__}" in card.text
+
+
+def test_names_have_no_meaning_as_markdown_or_html(checkpoint: Checkpoint) -> None:
+    archive = Archive.of(checkpoint)
+    object.__setattr__(archive, "labels", ["<img src=x>", "[a](http://b)\n# c"])
+    checkpoint.content["datamodule_hyper_parameters"]["dataset"] = "```\n<script>\n```"
+    write_card(Path(), "a*b*", checkpoint, archive, [Agreement("model.safetensors", 9, 9, 0.0)], "9 reviews")
+    text = Path("README.md").read_text("utf-8")
+    assert "# a\\*b\\*\n" in text
+    assert r"\<img src\=x\>, \[a\]\(http\:\/\/b\) \# c." in text
+    assert "\n````yaml\n" in text
