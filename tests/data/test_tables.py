@@ -43,6 +43,7 @@ def test_values_are_what_the_file_says(tmp_path: Path, suffix: str) -> None:
         ("in.NdJson", b'\xef\xbb\xbf{"text": "a", "n": 1}\r\n{"text": "b"}'),
         ("in.jsonl.GZ", gzip.compress(b'{"text": "a", "n": 1}\n{"text": "b"}\n')),
     ],
+    ids=["array", "lines", "byte order mark", "compressed"],
 )
 def test_the_name_tells_the_format(tmp_path: Path, name: str, content: bytes) -> None:
     assert _read(tmp_path / name, content) == [Row(1, {"text": "a", "n": 1}, "a"), Row(2, {"text": "b"}, "b")]

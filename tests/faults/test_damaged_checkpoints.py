@@ -213,7 +213,7 @@ def test_no_state_of_a_run_ends_in_a_traceback(data: st.DataObject, run: Path, r
         (("ImdbDataModule",), LOST),
         (("state_dict", "another.weight"), torch.zeros(2)),
     ],
-    ids=str,
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else type(value).__name__,
 )
 def test_a_run_is_resumed_as_it_was_or_not_at_all(
     path: tuple[Any, ...], value: object, run: Path, run_cli: Run
