@@ -202,7 +202,7 @@ class Variant:
             raise _UnfinishedError(f"the test of {folder} ended with {status}:\n{output[-1500:]}")
         run = runs(folder)[0]
         tested = json.loads((run / "test.json").read_text())
-        del tested["checkpoint_digest"]  # of a file that holds paths, too
+        del tested["checkpoint_digest"], tested["digest"]  # of a file that holds paths, too
         best = torch.load(run / BEST, weights_only=True)
         return {**outcome(folder), "best": best["state_dict"], "best_step": best["global_step"], "test": tested}
 

@@ -127,7 +127,7 @@ def _write(folder: Path, template: str, metadata: ModelCardData, checkpoint: Che
 
 def _escaped(text: str) -> str:
     """A name that a stranger may have chosen, without its meaning as Markdown or HTML."""
-    return re.sub(r"([!-&(-+./:-@\[-`{-~])", r"\\\1", one_line(text))
+    return re.sub(r"([!-&(-+/:-@\[-`{-~])", r"\\\1", one_line(text))
 
 
 # ---- metadata ------------------------------------------------------------------------------------------------------
