@@ -200,7 +200,8 @@ class TransformerModule(lightning.LightningModule):
             sums: of the batch's losses, one for each kind of loss.
             counts: labels of the step on this rank, of the same shape.
         """
-        total: torch.Tensor = self.trainer.strategy.reduce(counts, reduce_op="sum")  # type: ignore[assignment]
+        # a copy, since it is summed in place, and the batches of a step share it
+        total: torch.Tensor = self.trainer.strategy.reduce(counts.clone(), reduce_op="sum")  # type: ignore[assignment]
         return sums * (self.trainer.world_size * self.trainer.accumulate_grad_batches) / total.clamp(min=1)
 
     def update_means(self, name: str, values: torch.Tensor, weights: torch.Tensor) -> None:

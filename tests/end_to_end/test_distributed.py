@@ -62,11 +62,15 @@ def test_every_row_is_counted_once_for_every_number_of_rows(world_size: int, tmp
             torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0, equal_nan=True, msg=f"{name}, {n} rows")
 
 
-@pytest.mark.parametrize("grouped", ["true", "false"])
-def test_first_step_has_the_gradients_of_one_process(grouped: str, tiny_options: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("grouped", "rows", "accumulated"), [("true", 48, 1), ("false", 5, 2)])
+def test_first_step_has_the_gradients_of_one_process(
+    grouped: str, rows: int, accumulated: int, tiny_options: list[str], tmp_path: Path
+) -> None:
     options = [*tiny_options, *_NO_DROPOUT, "--trainer.max_steps=1", f"--data.group_by_length={grouped}"]
+    options += [f"--data.train_size={rows}"]  # of 5 rows, the second batch of the second rank has none
     one = _fit([*options, "--data.batch_size=8"], 1, tmp_path / "one")
-    two = _fit([*options, "--data.batch_size=4"], 2, tmp_path / "two")
+    parts = [f"--data.batch_size={4 // accumulated}", f"--trainer.accumulate_grad_batches={accumulated}"]
+    two = _fit([*options, *parts], 2, tmp_path / "two")
     # after one step, AdamW's first moment is a tenth of the gradient
     gradients = [
         {str(key): state["exp_avg"] * 10 for key, state in run["optimizer_states"][0]["state"].items()}
