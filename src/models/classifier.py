@@ -107,7 +107,10 @@ class BertClassifier(TransformerModule):
             self._pack()  # an earlier run has moved the parameters
             return
         data = self.data
-        self.model = self.model or self.origin.build(data.label_names)
+        if self.model is None:
+            self.model, head = self.origin.build(data.label_names)
+            if self.trainer.is_global_zero and self.origin.checkpoint is None and not self.hparams["linear_probe"]:
+                print(head, flush=True)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         # read now, since the pretrained folder may be deleted during training

@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from src.data.fingerprints import read_hashes
 from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
+from src.models.heads.pretrained_head import match_head
 from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained
 from src.system.errors import UserError
@@ -107,7 +108,7 @@ class Origin:
             pretrained.check_weights(self.auto_class, self.name, config)
             return
         with torch.device("meta"):  # names and shapes, no memory
-            network = self._network(config, pretrained_weights=False)
+            network, _ = self._network(config, pretrained_weights=False)
         load_weights(self.checkpoint, network)
 
     def dropout_changes(self, config: PretrainedConfig) -> dict[str, float]:
@@ -129,12 +130,15 @@ class Origin:
         """A copy, which callers may change."""
         return copy.deepcopy(self.archive.config) if self.archive else pretrained.load_config(self.name)
 
-    def _network(self, config: PretrainedConfig, pretrained_weights: bool) -> PreTrainedModel:
-        """A network in fp32 with the dropout that the user set; with random weights unless `pretrained_weights`."""
+    def _network(self, config: PretrainedConfig, pretrained_weights: bool) -> tuple[PreTrainedModel, set[str]]:
+        """A network in fp32 with the dropout that the user set, and the names of the weights that are random.
+
+        Without `pretrained_weights`, all are, and the names are left out.
+        """
         config.update(self.dropout_changes(config))
         if pretrained_weights:
-            return pretrained.load_weights(self.auto_class, self.name, config)[0]
-        return pretrained.new_network(self.auto_class, config)
+            return pretrained.load_weights(self.auto_class, self.name, config)
+        return pretrained.new_network(self.auto_class, config), set()
 
 
 @dataclass(frozen=True)
@@ -161,22 +165,25 @@ class ClassifierOrigin(Origin):
             known = ", ".join(self.archive.labels)
             raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
 
-    def build(self, labels: list[str]) -> PreTrainedModel:
-        """The network in fp32. Lightning restores a checkpoint's weights later.
+    def build(self, labels: list[str]) -> tuple[PreTrainedModel, str]:
+        """The network in fp32, and what its head is, in words. Lightning restores a checkpoint's weights later.
 
         Args:
             labels: names of the classes, in the order of the logits.
         """
         config = self._config()
         if self.checkpoint:
-            return self._network(config, pretrained_weights=False)
+            return self._network(config, pretrained_weights=False)[0], "Head: that of the checkpoint"
+        before: dict[Any, str] = dict(config.id2label or {})  # once loaded, its keys are integers
         config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
-        config.problem_type = None  # of the head that is replaced
-        network = self._network(config, pretrained_weights=True)
-        if self.pooling == "mean":
-            assert isinstance(network, BertForSequenceClassification)
-            begin_as_mean(network)
-        return network
+        config.problem_type = "single_label_classification"  # whatever that of the old head was
+        network, lacking = self._network(config, pretrained_weights=True)
+        if self.pooling == "cls":
+            return network, match_head(network, lacking, before, labels, self.name)
+        match_head(network, lacking, {}, labels, self.name)
+        assert isinstance(network, BertForSequenceClassification)
+        begin_as_mean(network)
+        return network, "Head: new, since model.pooling=mean changes what it reads"
 
 
 class FromScratch(TypedDict):
@@ -247,7 +254,7 @@ class PretrainerOrigin(Origin):
             tokenizer: of the data.
         """
         pretrained_weights = self.checkpoint is None and self.from_scratch is None
-        network = self._network(self.config(tokenizer), pretrained_weights)
+        network, _ = self._network(self.config(tokenizer), pretrained_weights)
         assert isinstance(network, BertForPreTraining)
         return network
 

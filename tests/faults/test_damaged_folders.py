@@ -58,7 +58,7 @@ def _start(folder: Path) -> bool:
         tokenizer = origin.tokenizer()
         assert tokenizer is not None
         origin.check_weights(tokenizer)
-        network = origin.build(["neg", "pos"]).eval()
+        network = origin.build(["neg", "pos"])[0].eval()
     except UserError:
         return False
     ids = torch.full((1, 8), max(tokenizer.get_vocab().values()))

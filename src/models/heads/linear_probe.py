@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from src.models.heads.pretrained_head import output_layer
 from src.system.errors import UserError
 
 _PENALTY = 0.1
@@ -84,13 +85,16 @@ def logistic_regression(
 
 
 def head_of(network: PreTrainedModel) -> nn.Linear:
-    """The last linear layer, which has one output per label whatever a family calls it.
+    """The output layer, which must have a bias.
 
     Raises:
         UserError: there is none.
     """
-    last = [part for part in network.modules() if isinstance(part, nn.Linear)][-1]
-    if last.out_features != network.config.num_labels or last.bias is None:
+    try:
+        _, last = output_layer(network)
+    except LookupError as error:
+        raise _no_head(network) from error
+    if last.bias is None:
         raise _no_head(network)
     return last
 
