@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from src.data.base import PreparedDataModule
+from src.models.base import TransformerModule
 from src.models.metrics import wilson_interval
 from src.runs.checkpoint_reading import Checkpoint
 from src.runs.results import write_results
@@ -28,12 +30,12 @@ class Results(Callback):
         self.checkpoint = checkpoint
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "val", self.run / "validate.json")
+        self._write(trainer, pl_module, "val", self.run / "validate.json")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "test", self.run / "test.json")
+        self._write(trainer, pl_module, "test", self.run / "test.json")
 
-    def _write(self, trainer: Trainer, prefix: str, path: Path) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule, prefix: str, path: Path) -> None:
         if not trainer.is_global_zero:
             return
         figures: dict[str, Any] = {
@@ -41,11 +43,13 @@ class Results(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{prefix}/")
         }
+        assert isinstance(pl_module, TransformerModule)
+        figures |= dict.fromkeys(pl_module.undefined, math.nan)
         n = int(figures.pop("n"))
         if prefix == "test":  # `fit` has logged the validation metrics already
             step = self.checkpoint.step - 1
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}": value for name, value in figures.items()}, step)
+                logger.log_metrics({f"test/{name}": v for name, v in figures.items() if math.isfinite(v)}, step)
         if "accuracy" in figures:
             correct = round(figures["accuracy"] * n)  # fp32 has rounded the accuracy
             low, high = wilson_interval(correct, n)
@@ -57,6 +61,8 @@ class Results(Callback):
         known: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
         known["checkpoint_digest"] = self.checkpoint.digest
+        data: PreparedDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        known |= data.description(prefix)
         write_results(path, known)
         # afterwards, since printing may fail: the output may be closed, or not take the dash
         print(f"{line}\nWritten to {os.path.relpath(path)}", flush=True)

@@ -35,7 +35,7 @@ class PreparedDataModule(lightning.LightningDataModule):
     It knows nothing of the model. A Trainer tells it the rank, the number of ranks and the step to resume from.
     Without a Trainer, in a notebook for example, it gives all rows from the start of the first epoch.
 
-    A subclass fills `splits` in `setup`, and has the options `dataset`, `batch_size`, `eval_batch_size`,
+    A subclass fills `splits` in `setup`, and has the options `dataset`, `where`, `batch_size`, `eval_batch_size`,
     `group_by_length` and `num_workers`.
 
     Args:
@@ -83,6 +83,10 @@ class PreparedDataModule(lightning.LightningDataModule):
     def fingerprint(self) -> str:
         """Changes with the content of the data set."""
 
+    @abstractmethod
+    def split_of(self, name: str) -> str:
+        """The split of the data set that the rows of "val" or "test" are from."""
+
     @property
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -99,6 +103,12 @@ class PreparedDataModule(lightning.LightningDataModule):
     def lengths(self, name: str) -> np.ndarray:
         """Tokens of each example of `dataset(name)`, int64 of shape (examples,)."""
         return self.dataset(name).lengths
+
+    def description(self, name: str) -> dict[str, str]:
+        """What the rows of "val" or "test" are: the data set, its split and version, and `where` if that is set."""
+        h = self.hparams
+        where = {"where": ", ".join(f"{column}={value}" for column, value in h["where"].items())} if h["where"] else {}
+        return {"dataset": h["dataset"], "split": self.split_of(name), "fingerprint": self.fingerprint} | where
 
     # ---- loaders ---------------------------------------------------------------------------------------------------
 

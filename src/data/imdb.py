@@ -139,6 +139,10 @@ class ImdbDataModule(PreparedDataModule):
     def fingerprint(self) -> str:
         return self.source.fingerprint
 
+    def split_of(self, name: str) -> str:
+        split = {"val": "validation"}.get(name, name)
+        return split if split in self.prepared.split_sizes() else "train"
+
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
         prepared, sizes = self.prepared, self.prepared.split_sizes()

@@ -120,6 +120,9 @@ class PretrainingDataModule(PreparedDataModule):
     def fingerprint(self) -> str:
         return self._source.fingerprint
 
+    def split_of(self, name: str) -> str:
+        return str(self.hparams["split"])
+
     @property
     def key(self) -> str:
         return f"{self.corpus.key}, masked {self.hparams['mask_rate']}"

@@ -17,7 +17,7 @@ from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint
 from src.runs.results import read_results
 from src.system.errors import UserError, one_line
-from src.system.locations import locate
+from src.system.locations import PACKAGE_PREFIX, locate
 from src.system.yaml_reading import read_yaml
 
 _CARDS = Path(__file__).parent / "cards"
@@ -87,6 +87,7 @@ def write_card(
         results={split: figures for split, figures in results.items() if figures},
         agreements=agreements,
         compared_on=_escaped(compared_on),
+        evaluated_on=_evaluated_on,
     )
 
 
@@ -140,12 +141,15 @@ def _metadata(
     model, data = (checkpoint.content.get(f"{kind}hyper_parameters", {}) for kind in ("", "datamodule_"))
     base = None if model.get("from_scratch") else _hub_id(model.get("model_name_or_path"))
     dataset = _hub_id(data.get("dataset"))
-    shown = dataset or str(_shortened(data.get("dataset")))
-    evaluated = [
-        EvalResult(task, shown, shown, metric, round(results[ours], 4), metric_name=f"Test {ours}")
-        for ours, metric in _METRIC_IDS.items()
-        if results and results.get(ours) is not None
-    ]
+    evaluated = []
+    if results and results.get("dataset"):  # an earlier version did not write what was evaluated
+        shown, commit, config = _evaluated(results)
+        rows: dict[str, Any] = {"dataset_split": results["split"], "dataset_revision": commit, "dataset_config": config}
+        evaluated = [
+            EvalResult(task, shown, shown, metric, round(results[ours], 4), metric_name=f"Test {ours}", **rows)
+            for ours, metric in _METRIC_IDS.items()
+            if results.get(ours) is not None
+        ]
     return ModelCardData(
         model_name=name,
         library_name="transformers",
@@ -157,6 +161,26 @@ def _metadata(
         language="en" if dataset == "stanfordnlp/imdb" else None,
         eval_results=evaluated or None,
     )
+
+
+def _evaluated(results: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
+    """The name of the data set that results are of, and of one on the Hub its commit and its configuration."""
+    name, fingerprint = str(results["dataset"]), str(results["fingerprint"])
+    if fingerprint.startswith(f"{name}@"):
+        commit, _, config = fingerprint.removeprefix(f"{name}@").partition(" ")
+        return _FULL_IDS.get(name, name), commit, config or None
+    return name if name.startswith(PACKAGE_PREFIX) else Path(name).name or "a folder", None, None
+
+
+def _evaluated_on(results: Mapping[str, Any]) -> str:
+    """What was evaluated, in words; empty where it is not known."""
+    if not results.get("dataset"):
+        return ""
+    name, commit, config = _evaluated(results)
+    which = [f"split {results['split']}", *([f"configuration {config}"] if config else [])]
+    which += [f"where {results['where']}"] if results.get("where") else []
+    which.append(f"commit {commit}" if commit else f"content {results['fingerprint'][:12]}")
+    return f" on {name} ({', '.join(which)})"
 
 
 def _hub_id(name: str | None) -> str | None:

@@ -40,6 +40,7 @@ class TransformerModule(lightning.LightningModule):
         origin: where the network comes from.
         archive: what a checkpoint holds besides the weights.
         step_means, epoch_means: training means since the last logged step, and of the epoch.
+        undefined: names of the metrics that the last evaluation leaves undefined, such as the AUROC of one class.
         seed: of dropout and of the order of training rows; set in `setup`.
     """
 
@@ -57,6 +58,7 @@ class TransformerModule(lightning.LightningModule):
         super().__init__()
         self.model: PreTrainedModel | None = None
         self.last_step: dict[str, Any] = {}
+        self.undefined: list[str] = []
         self._restored: dict[str, Any] | None = None
 
     @property
@@ -238,7 +240,7 @@ class TransformerModule(lightning.LightningModule):
         """Logs metrics that are computed over all ranks already; those in `shown` also go to the progress bar.
 
         Outside `fit`, Lightning logs at step 0. So on the command line, which sets `origin.checkpoint`, the callback
-        `Results` logs them at the checkpoint's step. In Python, Lightning logs them.
+        `Results` logs them at the checkpoint's step. In Python, Lightning logs them. What is undefined is not logged.
 
         Raises:
             UserError: the loss is NaN or infinite, so that no metric means anything.
@@ -249,7 +251,10 @@ class TransformerModule(lightning.LightningModule):
                 "Lower model.learning_rate and train again"
             )
         by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
+        self.undefined = [name for name, value in figures.items() if math.isnan(value)]
         for name, value in figures.items():
+            if name in self.undefined:
+                continue
             # n is the same each time; None means Lightning's default
             logger = None if by_lightning and name != "n" else False
             self.log(f"{prefix}/{name}", value, prog_bar=name in shown, logger=logger)

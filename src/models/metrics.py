@@ -1,6 +1,7 @@
 """The metrics of a classifier: accuracy with its confidence interval, F1, AUROC, MCC, calibration error."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -19,23 +20,38 @@ from src.data.labels import IGNORED_LABEL
 
 
 class PresentAUROC(MulticlassAUROC):
-    """The macro AUROC (one class against the rest) over the classes that occur; 0 if only one does.
+    """The macro AUROC (one class against the rest) over the classes that occur; NaN if only one does.
 
     The macro average of torchmetrics counts a class without rows as predicted wrong (torchmetrics #583).
     """
 
     def compute(self) -> torch.Tensor:  # type: ignore[override]
-        by_class: torch.Tensor = super().compute()
+        with warnings.catch_warnings():  # of classes that do not occur, which are left out here
+            warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")
+            by_class: torch.Tensor = super().compute()
         counts = torch.bincount(dim_zero_cat(self.target), minlength=len(by_class))
         defined = by_class[(counts > 0) & (counts < counts.sum())]
-        return defined.mean() if len(defined) else by_class.new_zeros(())
+        return defined.mean()  # of none: NaN
+
+
+class DefinedMCC(MulticlassMatthewsCorrCoef):
+    """The Matthews correlation; NaN if only one class occurs, with which nothing can correlate.
+
+    torchmetrics says 1 then if all predictions are right. If all predictions are one class but several occur, it is 0,
+    as in scikit-learn; of two classes, torchmetrics says 0.13 for 20 and 10 rows.
+    """
+
+    def compute(self) -> torch.Tensor:
+        occur, predicted = ((self.confmat.sum(dim=dim) > 0).sum() for dim in (1, 0))
+        return super().compute().float().where(predicted > 1, 0.0).where(occur > 1, math.nan)
 
 
 def classification_metrics(num_labels: int) -> MetricCollection:
     """The metrics, to be updated with probabilities of shape (rows, labels) and labels of shape (rows,).
 
     `accuracy` is the micro average, `f1` and `auroc` are macro averages, and `ece` is the expected calibration error
-    over 15 bins (Guo et al. 2017). Filler rows (`IGNORED_LABEL`) count in none of them.
+    over 15 bins (Guo et al. 2017). Filler rows (`IGNORED_LABEL`) count in none of them. What only one class leaves
+    undefined is NaN: `auroc` and `mcc`. `f1` is over the classes that occur or are predicted.
 
     They take no logits: torchmetrics takes a batch of logits for probabilities if all of them lie between 0 and 1, and
     the results would depend on the batches.
@@ -46,7 +62,7 @@ def classification_metrics(num_labels: int) -> MetricCollection:
             "accuracy": MulticlassAccuracy(average="micro", **options),
             "f1": MulticlassF1Score(average="macro", **options),
             "auroc": PresentAUROC(average="none", **options),
-            "mcc": MulticlassMatthewsCorrCoef(**options),
+            "mcc": DefinedMCC(**options),
             "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
             "confusion_matrix": MulticlassConfusionMatrix(**options),
         },

@@ -11,16 +11,16 @@ from src.system.atomic import atomic_write
 from src.system.errors import UserError
 
 _DIGEST = "digest"
-_TEXTS = ("checkpoint", "checkpoint_digest", _DIGEST)
+_TEXTS = ("checkpoint", "checkpoint_digest", "dataset", "split", "where", "fingerprint", _DIGEST)
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Writes figures, and the checkpoint that they belong to, as JSON.
+    """Writes figures, and the checkpoint and the rows that they belong to, as JSON.
 
     Args:
         path: of the file.
         results: finite numbers, or None for a figure that is undefined; and as texts `checkpoint` (its path within the
-            run) and `checkpoint_digest`.
+            run), `checkpoint_digest`, and what `PreparedDataModule.description` says of the rows.
     """
     complete = {**results, _DIGEST: _hash(results)}
     with atomic_write(path) as unfinished:

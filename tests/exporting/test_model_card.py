@@ -41,7 +41,8 @@ def _card_of(checkpoint: Checkpoint) -> ModelCard:
 
 
 def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint: Checkpoint) -> None:
-    _write_results(checkpoint, "test.json")
+    of = {"dataset": "/home/me/reviews.csv", "split": "train", "fingerprint": "0123456789abcdef"}
+    _write_results(checkpoint, "test.json", mcc=None, **of)
     _write_results(checkpoint, "validate.json", accuracy=1.0)
     card = _card_of(checkpoint)
     assert card.data.model_name == "my-classifier"
@@ -53,7 +54,10 @@ def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint
     # the data and the weights are local: neither ids of the Hub, nor licence, nor language
     unknown = ("base_model", "datasets", "language", "license")
     assert not [name for name in unknown if card.data.get(name) is not None]
-    assert "- Test: accuracy 0.8750 (95% CI 0.6900–0.9566, Wilson; n=24); f1 0.8765.\n" in card.text
+    assert (
+        "- Test on reviews.csv (split train, content 0123456789ab): accuracy 0.8750 (95% CI 0.6900–0.9566, Wilson; "
+        "n=24); loss –, f1 0.8765, mcc –.\n"
+    ) in card.text
     assert "- Validation: accuracy 1.0000" in card.text
     assert "optimistic" in card.text
 
@@ -76,6 +80,19 @@ def test_metadata_name_what_is_of_the_hub(
     data = _card_of(checkpoint).data
     assert (data.base_model, data.license, data.datasets, data.language) == known
     assert data.eval_results is None
+
+
+def test_results_on_another_data_set_are_told_under_its_name(checkpoint: Checkpoint) -> None:
+    checkpoint.content["datamodule_hyper_parameters"]["dataset"] = "imdb"
+    of = {"dataset": "nyu-mll/glue", "split": "validation", "fingerprint": f"nyu-mll/glue@{'1f' * 20} sst2"}
+    _write_results(checkpoint, "test.json", where="idx=1", **of)
+    card = _card_of(checkpoint)
+    assert card.data.datasets == "stanfordnlp/imdb"
+    result = card.data.eval_results[0]
+    assert (result.dataset_type, result.dataset_name) == ("nyu-mll/glue", "nyu-mll/glue")
+    assert (result.dataset_split, result.dataset_config, result.dataset_revision) == ("validation", "sst2", "1f" * 20)
+    which = f"split validation, configuration sst2, where idx=1, commit {'1f' * 20}"
+    assert f"- Test on nyu-mll/glue ({which}): accuracy 0.8750" in card.text
 
 
 def test_results_of_another_checkpoint_are_left_out(checkpoint: Checkpoint) -> None:

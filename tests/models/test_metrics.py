@@ -1,5 +1,7 @@
 """The classifier's metrics against scikit-learn and published values."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -59,9 +61,27 @@ def test_a_class_without_rows_does_not_count() -> None:
     ours.update(probabilities, torch.tensor(labels))
     of_each = [sklearn_metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in range(3)]
     assert float(ours.compute()["auroc"]) == pytest.approx(np.mean(of_each), abs=1e-6)
-    alone = classification_metrics(2)
-    alone.update(torch.tensor([[0.9, 0.1]]), torch.tensor([0]))
-    assert float(alone.compute()["auroc"]) == 0.0
+
+
+@pytest.mark.parametrize("n_labels", [2, 4])
+@pytest.mark.parametrize("right", [True, False])
+def test_nothing_correlates_with_a_single_class(n_labels: int, right: bool) -> None:
+    metrics = classification_metrics(n_labels)
+    metrics.update(torch.eye(n_labels)[[0, 0 if right else 1]], torch.tensor([0, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = metrics.compute()
+    assert results["auroc"].isnan()
+    assert results["mcc"].isnan()
+    # over the classes that occur or are predicted
+    assert float(results["f1"]) == pytest.approx(1.0 if right else 1 / 3)
+
+
+@pytest.mark.parametrize("n_labels", [2, 4])
+def test_constant_predictions_do_not_correlate(n_labels: int) -> None:
+    metrics = classification_metrics(n_labels)
+    metrics.update(torch.eye(n_labels)[[0, 0, 0]], torch.tensor([0, 1, 0]))
+    assert float(metrics.compute()["mcc"]) == 0.0
 
 
 @pytest.mark.parametrize(
