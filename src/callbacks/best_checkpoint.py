@@ -19,7 +19,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, run: Path, monitor: str, mode: str) -> None:
         super().__init__(
-            dirpath=run / BEST.parent,
+            dirpath=str(run / BEST.parent),  # a Path with "::" in it would go into the checkpoint as it is
             filename=BEST.stem,
             monitor=monitor,
             mode=mode,

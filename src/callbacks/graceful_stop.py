@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from src.callbacks.last_checkpoint import LastCheckpoint, validation_is_due
 from src.models.base import Batch
+from src.runs import directories
 from src.system.errors import Interrupted
 from src.system.signals import say
 
@@ -60,8 +62,10 @@ class GracefulStop(Checkpoint):
         if not signum:
             return
         self.last.save(trainer)
+        saved = Path(self.last.path(trainer))
+        own = directories.is_read_unasked(directories.run_of(saved), Path())
         raise Interrupted(
             signum,
-            f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}; "
-            f"saved {self.last.path(trainer)}; resume with: python -m src fit --ckpt_path last",
+            f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}; saved {saved}; "
+            f"resume with: python -m src fit {'--ckpt_path last' if own else directories.chosen(saved)}",
         )

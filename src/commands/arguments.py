@@ -141,7 +141,7 @@ def _run_config(checkpoint: Checkpoint, root: Path) -> Config:
     path = directories.run_of(checkpoint.path) / directories.CONFIG
     if not path.is_file():
         raise UserError(f"{checkpoint.path} lies in no run's directory ({path} is missing): give its --config")
-    if not path.is_relative_to((root / directories.LOGS).resolve()):
+    if not directories.is_read_unasked(path.parent, root):
         raise UserError(
             f"{path} is not read unasked, since it is not below {directories.shown(root / directories.LOGS)}: look at "
             f"it, since a configuration is code, and give it with --config {directories.shown(path)}"

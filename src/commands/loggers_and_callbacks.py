@@ -22,6 +22,14 @@ from src.models.classifier import BertClassifier
 from src.runs import checkpoint_reading, directories
 
 
+class RunTensorBoardLogger(TensorBoardLogger):
+    """A TensorBoardLogger that takes the name of a directory as it is, where Lightning's expands `$NAME` in it."""
+
+    @property
+    def log_dir(self) -> str:
+        return str(Path(self.root_dir, str(self.version)))
+
+
 def loggers(run: Path, fit: bool, checkpoint: checkpoint_reading.Checkpoint | None) -> list[Logger]:
     """TensorBoard, and in `fit` metrics.csv, all in the run's directory.
 
@@ -32,10 +40,10 @@ def loggers(run: Path, fit: bool, checkpoint: checkpoint_reading.Checkpoint | No
     """
     place: dict[str, Any] = {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
     if not fit:
-        return [TensorBoardLogger(**place, default_hp_metric=False)]
+        return [RunTensorBoardLogger(**place, default_hp_metric=False)]
     step = checkpoint.step if checkpoint else None
     return [
-        TensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
+        RunTensorBoardLogger(**place, default_hp_metric=False, purge_step=step),
         RunCSVLogger(**place, resume_step=step),
     ]
 

@@ -1,5 +1,6 @@
 """Prints the result of `fit` and `test` and the commands to type next."""
 
+import shlex
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -40,11 +41,11 @@ def after_fit(
         print(f"Best {monitored}: {float(best.best_model_score):.4f}")
         print(f"Best checkpoint: {checkpoint}")
         if isinstance(model, BertPretrainer):
-            config = finetuning_config(data.hparams)
+            config = shlex.quote(finetuning_config(data.hparams))
             _print_step("Export it", f"python -m src export --ckpt_path {checkpoint} --output my-bert")
             _print_step("Fine-tune it", f"python -m src fit --config {config} --model.model_name_or_path my-bert")
         else:
-            _print_step("Test it", f"python -m src test --ckpt_path {checkpoint}")
+            _print_step("Test it", f"python -m src test {directories.chosen(Path(best.best_model_path))}")
     _print_tensorboard_command(trainer)
 
 

@@ -1,6 +1,7 @@
 """The model card (README.md) of an exported model: a template of `cards/`, filled in with what is known."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -101,7 +102,7 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
         checkpoint,
         name=_escaped(name),
         next_sentence=bool(data.get("next_sentence")),
-        finetuning_config=finetuning_config(data),
+        finetuning_config=shlex.quote(_shortened(finetuning_config(data))),
         n_texts=n_texts,
         texts_file=READ_TEXTS,
         figures=read_results(directories.run_of(checkpoint.path) / "validate.json", checkpoint),

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import signal
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,7 +99,9 @@ class Journal:
 
     def refusal(self, reason: str) -> UserError:
         """The error that says why the output cannot be resumed."""
-        return UserError(f"{self.output} {reason}: delete {self.path} to start again, or name another --output")
+        return UserError(
+            f"{self.output} {reason}: delete {shlex.quote(str(self.path))} to start again, or name another --output"
+        )
 
     def write(self, progress: Progress) -> None:
         """Replaces the file, durably."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,9 +49,24 @@ def lock_run(run: Path, locks: ExitStack) -> None:
 
 
 def shown(path: str | Path) -> str:
-    """A path as a user would type it: relative if that is shorter."""
+    """A path as a user would type it in a shell: relative if that is shorter, and in quotes where it needs them."""
     relative = os.path.relpath(path)
-    return printable(relative if len(relative) < len(str(path)) else str(path))
+    name = relative if len(relative) < len(str(path)) else str(path)
+    # neither an option, nor a home folder, nor a word with a meaning
+    plain = not name.startswith(("-", "~")) and name not in ("best", "last", "null")
+    return printable(shlex.quote(name if plain else f"./{name}"))
+
+
+def is_read_unasked(run: Path, root: Path) -> bool:
+    """Whether the configuration of a run is read without --config: it is one of the user's own runs in `root`."""
+    return run.resolve().is_relative_to((root / LOGS).resolve())
+
+
+def chosen(checkpoint: Path) -> str:
+    """The arguments that give `fit`, `validate` or `test` a checkpoint, with the options of its run."""
+    run = run_of(checkpoint)
+    config = "" if is_read_unasked(run, Path()) else f"--config {shown(run / CONFIG)} "
+    return f"{config}--ckpt_path {shown(checkpoint)}"
 
 
 def find_checkpoint(name: str, root: Path) -> Path:

@@ -16,6 +16,8 @@ def expanded(name: str) -> Path:
     Raises:
         UserError: there is no such user.
     """
+    if not name.startswith("~"):
+        return Path(name)  # which makes ./~notes.csv a path that `expanduser` would take for a home folder
     try:
         return Path(name).expanduser()
     except RuntimeError:
