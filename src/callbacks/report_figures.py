@@ -3,12 +3,16 @@
 Import it only where a figure is drawn, since matplotlib is slow to import.
 """
 
+import math
+import unicodedata
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from src.models.metrics import wilson_interval
@@ -16,10 +20,12 @@ from src.models.metrics import wilson_interval
 _BINS = 15  # as in the metric `ece`
 _LENGTH_GROUPS = 8
 _MOST_NUMBERS = 20  # classes; with more, the numbers in the matrix are too small to read
+_MOST_NAMES = 40  # classes; with more, their names on an axis run into each other
+_LONGEST_NAME = 20
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> Figure:
-    """A confusion matrix: true classes are its lines, predicted classes its columns.
+    """A confusion matrix: true classes are its lines, predicted classes its columns; by number if not `drawable`.
 
     Args:
         labels, predicted: class numbers, shape (rows,).
@@ -32,9 +38,34 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, names: list[str]
     side = min(3.5 + 0.5 * n, 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    metric.plot(ax=axes, add_text=n <= _MOST_NUMBERS, labels=[_plain(name) for name in names], cmap="Blues")
-    axes.set_title(f"{(labels == predicted).sum():,} of {len(labels):,} correct")
+    metric.plot(ax=axes, add_text=n <= _MOST_NUMBERS, cmap="Blues")
+    shown = drawable(names)
+    step = 1 if shown else math.ceil(n / _MOST_NAMES)
+    ticks, texts = range(0, n, step), shown or [str(k) for k in range(0, n, step)]
+    # a dollar sign starts no formula
+    axes.set_xticks(ticks, texts, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(ticks, texts, rotation=0, parse_math=False)
+    legend = "" if shown else "\n(the text “classes” has the names)"
+    axes.set_title(f"{(labels == predicted).sum():,} of {len(labels):,} correct{legend}")
     return figure
+
+
+def drawable(names: list[str]) -> list[str] | None:
+    """The names of the classes, shortened, as an axis shows them.
+
+    None if it cannot: they are too many, the same when shortened, or of a script that the font lacks or that is written
+    from right to left, which matplotlib would draw backwards.
+    """
+    short = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    characters = set("".join(short))
+    font = FT2Font(findfont(FontProperties()))
+    plain = all(
+        character.isprintable()
+        and font.get_char_index(ord(character))
+        and unicodedata.bidirectional(character) not in ("R", "AL")
+        for character in characters
+    )
+    return short if plain and len(set(short)) == len(short) <= _MOST_NAMES else None
 
 
 def confidence_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,8 +149,3 @@ def _plot_accuracy(axes: Axes, x: np.ndarray, right: np.ndarray, n: np.ndarray, 
     # rounding may put an end of the interval just on the wrong side of the share
     errors = np.maximum([share - low, high - share], 0)
     axes.errorbar(x, share, yerr=errors, capsize=4, **style)
-
-
-def _plain(name: str) -> str:
-    """A class name that matplotlib draws literally: a dollar sign would start a formula."""
-    return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")

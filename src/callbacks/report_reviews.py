@@ -35,6 +35,11 @@ def review_list(
     return "\n\n".join(entries) or "None."
 
 
+def class_list(names: Sequence[str]) -> str:
+    """Lists the classes, each after its number. Names are not trusted: see `review_list`."""
+    return "\n\n".join(f"**{i}**: {escape(name)}" for i, name in enumerate(names))
+
+
 def shorten(text: str) -> str:
     """The first 400 characters of a text on one line; IMDb's HTML line breaks become spaces."""
     line = " ".join(_LINE_BREAK.sub(" ", text).split())

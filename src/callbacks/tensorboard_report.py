@@ -8,12 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from src.callbacks.report_reviews import review_list
+from src.callbacks.report_reviews import class_list, review_list
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch, TransformerModule
 
 _REVIEWS_A_LIST = 10
+_LONGEST_TAG = 40
 _MOST_CURVES = 10  # nobody reads 1,000 precision-recall curves, one for each class
 
 
@@ -36,7 +37,8 @@ class Report(Callback):
 
     Below `val/` and `test/`: the images `confusion_matrix`, `calibration` and `accuracy_by_length`; a precision-recall
     curve for each of the first ten classes (with two classes, for the second); as text, the reviews with the most
-    confident wrong predictions (`most_wrong`) and those with the least confident predictions (`least_sure`).
+    confident wrong predictions (`most_wrong`) and those with the least confident predictions (`least_sure`). Where the
+    matrix numbers the classes, since their names cannot be drawn, the text `classes` lists them.
 
     Every row counts once on any number of ranks; rank 0 writes. Only the place, the label and the probabilities of a
     row are kept. A model whose steps return no `logits` gets no report.
@@ -135,9 +137,12 @@ def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows,
         ("accuracy_by_length", report_figures.accuracy_by_length(lengths, correct)),
     ):
         writer.add_figure(f"{subset}/{tag}", figure, step)
+    if not report_figures.drawable(names):
+        writer.add_text(f"{subset}/classes", class_list(names), step)
 
     for k in [1] if len(names) == 2 else range(min(len(names), _MOST_CURVES)):
-        tag = f"{subset}/precision_recall/{names[k][:40]}"
+        name = names[k] if len(names[k]) <= _LONGEST_TAG else f"{names[k][:_LONGEST_TAG]}… ({k})"
+        tag = f"{subset}/precision_recall/{name}"
         writer.add_pr_curve(tag, (rows.label == k).astype(int), rows.probabilities[:, k], step)
 
     wrong = np.flatnonzero(~correct)

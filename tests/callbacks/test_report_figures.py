@@ -1,5 +1,8 @@
 """The report's figures show what was counted."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from src.callbacks.report_figures import (
     accuracy_by_length,
     confidence_bins,
     confusion_matrix,
+    drawable,
     length_groups,
     reliability_diagram,
 )
@@ -25,6 +29,39 @@ def test_confusion_matrix_counts_every_row_in_its_cell() -> None:
     assert numbers_in(figure) == [2, 1, 0, 1, 1, 0, 0, 1, 3]  # true classes are its lines
     assert figure.axes[0].get_title() == "6 of 9 correct"
     figure.canvas.draw()  # a dollar sign in a name is no formula
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["bad", "good"],
+        ["schlecht", "großartig"],
+        ["плохо", "хорошо"],
+        ["差", "好"],
+        ["سيئ", "جيد"],
+        ["רע", "טוב"],
+        ["😡", "😀"],
+        ["a\nb", "a\tb"],
+        ["\u200bneg", "neg"],
+        ["\\frac{$a$}", "100 $"],
+        ["a very long name of the first class", "a very long name of the second class"],
+        [f"class {i}" for i in range(40)],
+        [f"class {i}" for i in range(100)],
+    ],
+)
+def test_classes_are_named_or_numbered_and_no_glyph_is_missing(names: list[str]) -> None:
+    labels = np.arange(len(names))
+    figure = confusion_matrix(labels, labels, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
+    axes = figure.axes[0]
+    for axis in (axes.xaxis, axes.yaxis):
+        ticks = axis.get_ticklabels()
+        shown = [names.index(tick.get_text()) if drawable(names) else int(tick.get_text()) for tick in ticks]
+        assert shown == list(axis.get_ticklocs())
+        boxes = [tick.get_window_extent() for tick in axes.yaxis.get_ticklabels()]
+        assert not any(one.y0 < other.y1 and other.y0 < one.y1 for one, other in itertools.pairwise(boxes))
 
 
 def test_confusion_matrix_of_many_classes_has_no_numbers() -> None:

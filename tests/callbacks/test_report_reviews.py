@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from src.callbacks.report_reviews import escape, review_list, shorten
+from src.callbacks.report_reviews import class_list, escape, review_list, shorten
 
 TAG = re.compile(r"<[^>]*>")
 
@@ -63,6 +63,12 @@ def test_long_review_is_cut() -> None:
     assert len(short) <= 400
     assert short.endswith("word…")
     assert shorten("one<br /><br />two\nthree") == "one two three"
+
+
+def test_classes_are_listed_by_number_and_not_understood() -> None:
+    page = markdown_to_safe_html(class_list(["好", "<b>*x*</b>", "1. a\n\nb"]))
+    paragraphs = [html.unescape(TAG.sub("", part)).strip() for part in page.split("</p>")]
+    assert paragraphs == ["0: 好", "1: <b>*x*</b>", "2: 1. a b", ""]
 
 
 def test_no_reviews_is_said() -> None:

@@ -34,7 +34,7 @@ def test_every_command_of_the_page_runs(
         if command[3] == "test":
             assert "n=40)" in out
     assert [command[3] for command in commands] == ["fit", "fit", "test", "export", "predict", "predict"]
-    assert "Test: accuracy" in Path("my-classifier/README.md").read_text()
+    assert "- Test on reviews.csv (split train, content " in Path("my-classifier/README.md").read_text()
     for table in (pd.read_csv("predictions.csv"), pd.read_json("predictions.jsonl", lines=True)):
         assert list(table.text) == list(new.text)
         assert (table.label == new.label).mean() > 0.8
