@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from src.runs.checkpoint_reading import FINISHED_KEY
-from src.runs.directories import BEST, CONFIG, LAST, LOGS, find_checkpoint, find_interrupted, next_run, run_of, runs
+from src.runs.directories import (
+    BEST,
+    CONFIG,
+    LAST,
+    LOGS,
+    chosen,
+    find_checkpoint,
+    find_interrupted,
+    next_run,
+    run_of,
+    runs,
+    shown,
+)
 from src.system.errors import UserError
 
 
@@ -69,3 +81,26 @@ def test_a_checkpoint_knows_its_run_even_outside_of_one(tmp_path: Path) -> None:
     run = _make_run(tmp_path, 0)
     assert run_of(run / BEST) == run
     assert run_of(tmp_path / "moved.ckpt") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [
+        ("runs/a.ckpt", "runs/a.ckpt"),
+        ("my runs/a.ckpt", "'my runs/a.ckpt'"),
+        ("[1].ckpt", "'[1].ckpt'"),
+        ("-a.ckpt", "./-a.ckpt"),
+        ("~/a.ckpt", "'./~/a.ckpt'"),
+        ("last", "./last"),
+        ("it's $HOME", "'it'\"'\"'s $HOME'"),
+    ],
+)
+def test_a_path_is_shown_as_a_shell_takes_it(path: str, typed: str, tmp_path: Path) -> None:
+    assert shown(tmp_path / path) == shown(path) == typed
+
+
+def test_a_run_elsewhere_is_given_with_its_configuration(tmp_path: Path) -> None:
+    assert chosen(_make_run(tmp_path, 0) / BEST) == "--ckpt_path lightning_logs/version_0/checkpoints/best.ckpt"
+    run = "'my runs/lightning_logs/version_0"
+    given = f"--config {run}/config.yaml' --ckpt_path {run}/checkpoints/best.ckpt'"
+    assert chosen(_make_run(tmp_path / "my runs", 0) / BEST) == given
