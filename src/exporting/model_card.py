@@ -174,14 +174,12 @@ def _evaluated(results: Mapping[str, Any]) -> tuple[str, str | None, str | None]
 
 
 def _evaluated_on(results: Mapping[str, Any]) -> str:
-    """What was evaluated, in words; empty where it is not known."""
-    if not results.get("dataset"):
-        return ""
+    """What was evaluated, in words."""
     name, commit, config = _evaluated(results)
     which = [f"split {results['split']}", *([f"configuration {config}"] if config else [])]
     which += [f"where {results['where']}"] if results.get("where") else []
     which.append(f"commit {commit}" if commit else f"content {results['fingerprint'][:12]}")
-    return f" on {name} ({', '.join(which)})"
+    return f"on {_escaped(name)} ({_escaped(', '.join(which))})"
 
 
 def _hub_id(name: str | None) -> str | None:

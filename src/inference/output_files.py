@@ -11,8 +11,8 @@ import hashlib
 import io
 import json
 import os
-import signal
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

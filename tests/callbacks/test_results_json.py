@@ -42,7 +42,7 @@ def test_what_one_class_leaves_undefined_is_null_quietly(run: Path, run_cli: Run
     status, _, err = run_cli("export", "--ckpt_path=best", "--output=ex")
     assert status == 0, err
     card = Path("ex/README.md").read_text()
-    assert f"- Test on other (split test, where kind=a, content {figures['fingerprint'][:12]}): accuracy " in card
+    assert rf"- Test on other (split test, where kind\=a, content {figures['fingerprint'][:12]}): accuracy " in card
     assert ", auroc –, mcc –, ece " in card
 
 

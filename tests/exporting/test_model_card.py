@@ -91,8 +91,8 @@ def test_results_on_another_data_set_are_told_under_its_name(checkpoint: Checkpo
     result = card.data.eval_results[0]
     assert (result.dataset_type, result.dataset_name) == ("nyu-mll/glue", "nyu-mll/glue")
     assert (result.dataset_split, result.dataset_config, result.dataset_revision) == ("validation", "sst2", "1f" * 20)
-    which = f"split validation, configuration sst2, where idx=1, commit {'1f' * 20}"
-    assert f"- Test on nyu-mll/glue ({which}): accuracy 0.8750" in card.text
+    which = rf"(split validation, configuration sst2, where idx\=1, commit {'1f' * 20})"
+    assert rf"- Test on nyu-mll\/glue {which}: accuracy 0.8750" in card.text
 
 
 def test_results_of_another_checkpoint_are_left_out(checkpoint: Checkpoint) -> None:

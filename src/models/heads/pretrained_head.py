@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from src.system.errors import printable
+
 
 def output_layer(network: PreTrainedModel) -> tuple[str, nn.Linear]:
     """The last linear layer above the encoder, which has one output per label whatever a family calls it; its name too.
@@ -55,5 +57,7 @@ def match_head(
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # else it is left as it is
         network._init_weights(layer)
     if not nameless:
-        return f"Head: new, since that of {name} has the classes {', '.join(map(str, before.values()))[:200]}"
+        return (
+            f"Head: new, since that of {name} has the classes {printable(', '.join(map(str, before.values())))[:200]}"
+        )
     return f"Head: new, since {name} has none " + ("for these classes" if missing else "whose classes have names")
