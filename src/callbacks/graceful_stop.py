@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from src.callbacks.last_checkpoint import LastCheckpoint, validation_is_due
 from src.models.base import Batch
+from src.runs.directories import root_option, run_of
 from src.system.errors import Interrupted
 from src.system.signals import say
 
@@ -22,10 +24,10 @@ class GracefulStop(Checkpoint):
     than 0 gets the signal. This is a `Checkpoint` so that Lightning calls it after the callbacks that save.
 
     Args:
-        last: saves the checkpoint.
+        last: saves the checkpoint; None where no checkpoints are wanted.
     """
 
-    def __init__(self, last: LastCheckpoint) -> None:
+    def __init__(self, last: LastCheckpoint | None) -> None:
         self.last = last
         self.signum = 0
 
@@ -59,9 +61,10 @@ class GracefulStop(Checkpoint):
             signum = int(highest)
         if not signum:
             return
+        stopped = f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}"
+        if self.last is None:
+            raise Interrupted(signum, f"{stopped}; nothing is saved, since trainer.enable_checkpointing is false")
         self.last.save(trainer)
-        raise Interrupted(
-            signum,
-            f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}; "
-            f"saved {self.last.path(trainer)}; resume with: python -m src fit --ckpt_path last",
-        )
+        path = self.last.path(trainer)
+        resume = f"python -m src fit --ckpt_path last{root_option(run_of(Path(path)))}"
+        raise Interrupted(signum, f"{stopped}; saved {path}; resume with: {resume}")

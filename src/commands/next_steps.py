@@ -14,7 +14,7 @@ from src.runs import directories
 
 
 def after_fit(
-    trainer: Trainer, model: TransformerModule, data: PreparedDataModule, best: ModelCheckpoint, run: Path
+    trainer: Trainer, model: TransformerModule, data: PreparedDataModule, best: ModelCheckpoint | None, run: Path
 ) -> None:
     """Prints the best score, its checkpoint and what to do with it.
 
@@ -22,7 +22,7 @@ def after_fit(
         trainer: has trained `model` on `data`.
         model: the trained model.
         data: what it was trained on.
-        best: has the best checkpoint.
+        best: has the best checkpoint; None where none was wanted.
         run: directory of the run.
     """
     print()
@@ -31,27 +31,30 @@ def after_fit(
         return
     if reason := _ended_by(trainer):
         _print_step("Ended early", f"after step {trainer.global_step}, by {reason}")
-    if best.best_model_score is None:
+    if best is None:
+        print("No checkpoint was saved, since trainer.enable_checkpointing is false.")
+    elif not best.best_model_path:
         last = directories.shown(run / directories.LAST)
         print(f"Nothing was validated, so there is no best checkpoint; the last: {last}")
     else:
-        checkpoint = directories.shown(best.best_model_path)
-        monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
-        print(f"Best {monitored}: {float(best.best_model_score):.4f}")
-        print(f"Best checkpoint: {checkpoint}")
+        path = directories.pasteable(best.best_model_path)
+        if best.best_model_score is not None:  # one of the user's may monitor nothing
+            monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
+            print(f"Best {monitored}: {float(best.best_model_score):.4f}")
+        print(f"Best checkpoint: {directories.shown(best.best_model_path)}")
         if isinstance(model, BertPretrainer):
             config = finetuning_config(data.hparams)
-            _print_step("Export it", f"python -m src export --ckpt_path {checkpoint} --output my-bert")
+            _print_step("Export it", f"python -m src export --ckpt_path {path} --output my-bert")
             _print_step("Fine-tune it", f"python -m src fit --config {config} --model.model_name_or_path my-bert")
         else:
-            _print_step("Test it", f"python -m src test --ckpt_path {checkpoint}")
+            _print_step("Test it", f"python -m src test --ckpt_path {path}{directories.root_option(run)}")
     _print_tensorboard_command(trainer)
 
 
 def after_test(trainer: Trainer, checkpoint: Path) -> None:
     """Prints what to do with the tested checkpoint."""
     print()
-    given = f"--ckpt_path {directories.shown(checkpoint)}"
+    given = f"--ckpt_path {directories.pasteable(checkpoint)}"
     _print_step("Label your own", f"python -m src predict {given} --input reviews.csv --output labels.csv")
     _print_step("Export it", f"python -m src export {given} --output my-model")
     _print_tensorboard_command(trainer)
@@ -70,7 +73,7 @@ def _ended_by(trainer: Trainer) -> str:
 def _print_tensorboard_command(trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            _print_step("See the curves", f"tensorboard --logdir {directories.shown(logger.root_dir)}")
+            _print_step("See the curves", f"tensorboard --logdir {directories.pasteable(logger.root_dir)}")
 
 
 def _print_step(purpose: str, command: str) -> None:
