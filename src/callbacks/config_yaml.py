@@ -1,5 +1,6 @@
 """Writes a run's config.yaml: all options, from which `test` and `fit --ckpt_path last` take them again."""
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,8 +36,18 @@ class RunConfig(SaveConfigCallback):
         """Writes the file. Lightning calls it on rank 0 only.
 
         Raises:
-            UserError: another run has claimed the directory since this run chose it, or writes to it.
+            UserError: another run has claimed the directory since this run chose it, or writes to it; or an option
+                holds what YAML cannot, so that the run could not be resumed.
         """
+        # without the checkpoint that the run resumed from: used as a config, the file starts a new run
+        config = self.config.clone()
+        config["ckpt_path"] = None
+        content = self.parser.dump(config, skip_none=False)
+        if lost := re.search(r"(\w+): Unable to serialize instance (.*)", content):
+            raise UserError(
+                f"the argument {lost[1]} of a class is {lost[2]:.100}, which config.yaml cannot hold, so the run could "
+                "not be resumed: give it a plain value"
+            )
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
         if not self.resumed:
@@ -44,8 +55,5 @@ class RunConfig(SaveConfigCallback):
             if path.exists():
                 raise UserError(f"another run, started at the same time, has taken {self.run}: start again")
         remove_unfinished(path)
-        # without the checkpoint that the run resumed from: used as a config, the file starts a new run
-        config = self.config.clone()
-        config["ckpt_path"] = None
         with atomic_write(path) as unfinished:
-            self.parser.save(config, str(unfinished), skip_none=False, overwrite=True, multifile=False)
+            unfinished.write_text(content, "utf-8")

@@ -24,10 +24,10 @@ class GracefulStop(Checkpoint):
     than 0 gets the signal. This is a `Checkpoint` so that Lightning calls it after the callbacks that save.
 
     Args:
-        last: saves the checkpoint.
+        last: saves the checkpoint; None where no checkpoints are wanted.
     """
 
-    def __init__(self, last: LastCheckpoint) -> None:
+    def __init__(self, last: LastCheckpoint | None) -> None:
         self.last = last
         self.signum = 0
 
@@ -61,11 +61,11 @@ class GracefulStop(Checkpoint):
             signum = int(highest)
         if not signum:
             return
+        stopped = f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}"
+        if self.last is None:
+            raise Interrupted(signum, f"{stopped}; nothing is saved, since trainer.enable_checkpointing is false")
         self.last.save(trainer)
         saved = Path(self.last.path(trainer))
         own = directories.is_read_unasked(directories.run_of(saved), Path())
-        raise Interrupted(
-            signum,
-            f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}; saved {saved}; "
-            f"resume with: python -m src fit {'--ckpt_path last' if own else directories.chosen(saved)}",
-        )
+        resume = f"python -m src fit {'--ckpt_path last' if own else directories.chosen(saved)}"
+        raise Interrupted(signum, f"{stopped}; saved {saved}; resume with: {resume}")

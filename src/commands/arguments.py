@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
 from src.system.errors import UsageError, UserError, one_line
@@ -20,7 +22,7 @@ class Config:
     """A configuration.
 
     Attributes:
-        name: as typed.
+        name: as typed; what was read, where that can be read only once.
         content: empty where the parser will say what is wrong.
         own: it is that of a run which this user made.
     """
@@ -118,22 +120,26 @@ def _limits(config: Config) -> dict[str, Any]:
 
 
 def _read_config(name: str) -> Config:
-    """A file's, or that of YAML itself, which the parser takes too. Says what is wrong, which the parser does not."""
+    """A file's, or that of YAML itself, which the parser takes too. Says what is wrong, which the parser does not.
+
+    A pipe, as /dev/stdin or <(…), gives its text once, so the parser gets the text.
+    """
     is_file = os.path.isfile(name)  # noqa: PTH113  (Path.is_file fails on YAML that is too long for a name)
-    if not is_file and "\n" not in name and ":" not in name:
+    is_pipe = not is_file and os.path.exists(name) and not os.path.isdir(name)  # noqa: PTH110, PTH112
+    if not is_file and not is_pipe and "\n" not in name and ":" not in name:
         raise UsageError(f"the config {name!r} is no file")
     try:
-        content = read_yaml(Path(name)) if is_file else parse_yaml(name)
+        content = read_yaml(Path(name)) if is_file or is_pipe else parse_yaml(name)
     except (OSError, ValueError) as error:
-        shown = name if is_file else "the text of --config"
+        shown = name if is_file or is_pipe else "the text of --config"
         raise UsageError(f"{shown} is no YAML that can be read: {one_line(error)[:300]}") from error
-    if not is_file and not isinstance(content, dict):
+    if not is_file and not is_pipe and not isinstance(content, dict):
         return Config(name, {})
     if not isinstance(content, dict):
         raise UsageError(f"{name} holds no options, as `model:` or `trainer:`, but {one_line(content)[:50]!r}")
     if not isinstance(trainer := content.get("trainer"), dict | None):
         raise UsageError(f"{name}: `trainer:` holds no options, but {one_line(trainer)[:50]!r}")
-    return Config(name, content)
+    return Config(yaml.safe_dump(content, sort_keys=False) if is_pipe else name, content)
 
 
 def _run_config(checkpoint: Checkpoint, root: Path) -> Config:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.callbacks.config_yaml import RunConfig
-from src.commands import loggers_and_callbacks, next_steps
+from src.commands import loggers_and_callbacks, next_steps, trainer_checks
 from src.commands.allowed_classes import allow_classes
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
 from src.commands.help import print_help
@@ -79,6 +81,8 @@ class ReviewCLI(LightningCLI):
         return {name: keys for name, keys in LightningCLI.subcommands().items() if name in typed}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
+        # jsonargparse writes arguments as YAML to make an instance, but the default of Timer's `interval` is no text
+        yaml.SafeDumper.add_representer(Interval, lambda dumper, interval: dumper.represent_str(interval.value))
         # only where no other class is named: that one would get this one's defaults for the options that both have
         for option, default in (("model", BertClassifier), ("data", ImdbDataModule)):
             if not self.command.names_class_of(option):
@@ -124,9 +128,7 @@ class ReviewCLI(LightningCLI):
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None, "locks": self.locks}
         if self.command.name == "fit" and checkpoint is not None and not _get_rank():  # None or 0
             directories.lock_run(self.run, self.locks)  # a new run is locked when its directory is made: see RunConfig
-        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-            if config.get(name) == 0:  # Lightning divides by it
-                raise UserError(f"trainer.{name} is 0; it must be above 0")
+        trainer_checks.check_options(config)
         plugins = _as_list(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, DurableCheckpointIO(checkpoint)]
@@ -135,9 +137,11 @@ class ReviewCLI(LightningCLI):
             config["logger"] = loggers_and_callbacks.loggers(self.run, self.command.name == "fit", checkpoint)
         config["callbacks"] = self._callbacks(config)
         try:
-            return super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError, ModuleNotFoundError) as error:  # no such accelerator, strategy, devices
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError, RuntimeError, ModuleNotFoundError) as error:  # no such accelerator, strategy …
             raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
+        trainer_checks.check_parts(trainer, config)
+        return trainer
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
@@ -150,7 +154,11 @@ class ReviewCLI(LightningCLI):
             configured.append(bar)
             config["enable_progress_bar"] = sys.stdout.isatty()
         if self.command.name == "fit":
-            return loggers_and_callbacks.fit_callbacks(configured, self.run, self.model)
+            saves = config.get("enable_checkpointing") is not False
+            if not saves:
+                trainer_checks.check_unsaved(configured)
+                config["enable_checkpointing"] = True  # to Lightning, GracefulStop is a callback that saves
+            return loggers_and_callbacks.fit_callbacks(configured, self.run, self.model, saves)
         if self.command.checkpoint is not None:
             return loggers_and_callbacks.evaluation_callbacks(configured, self.run, self.model, self.command.checkpoint)
         return configured
@@ -161,7 +169,7 @@ class ReviewCLI(LightningCLI):
         """Says what came out, and what to type next."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             named = (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-            best = next(callback for callback in named if callback.filename == directories.BEST.stem)
+            best = next((callback for callback in named if callback.filename == directories.BEST.stem), None)
             next_steps.after_fit(self.trainer, self.model, self.datamodule, best, self.run)
 
     def after_test(self) -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from src.callbacks.best_checkpoint import BestCheckpoint
@@ -12,6 +12,7 @@ from src.callbacks.graceful_stop import GracefulStop
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.callbacks.metrics_csv import RunCSVLogger
 from src.callbacks.progress import PlainProgress, Summary
+from src.callbacks.progress_bar import ProgressBar as OwnProgressBar
 from src.callbacks.results_json import Results
 from src.callbacks.step_log import StepLog
 from src.callbacks.tensorboard_hparams import Hyperparameters
@@ -52,10 +53,10 @@ def progress_bar(configured: list[Callback]) -> Callback | None:
     """A bar on a terminal, lines elsewhere; None where the user configured one."""
     if any(isinstance(callback, ProgressBar) for callback in configured):
         return None
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress()
+    return OwnProgressBar() if sys.stdout.isatty() else PlainProgress()
 
 
-def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModule) -> list[Callback]:
+def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModule, saves: bool) -> list[Callback]:
     """The user's callbacks and ours, in the order in which they must be called.
 
     Those that log come before those that save, and the best checkpoint before the last, which records it.
@@ -64,6 +65,7 @@ def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModul
         configured: the user's. A ModelCheckpoint keeps its files beside ours; one of the name "best" replaces ours.
         run: the run's directory.
         model: that is trained.
+        saves: whether checkpoints are wanted.
     """
     saving = [callback for callback in configured if isinstance(callback, Checkpoint)]
     own = [callback for callback in saving if isinstance(callback, ModelCheckpoint)]
@@ -74,17 +76,15 @@ def fit_callbacks(configured: list[Callback], run: Path, model: TransformerModul
     last = next((callback for callback in saving if isinstance(callback, LastCheckpoint)), None) or LastCheckpoint()
     last.run = run
     throughput = Throughput()
+    kept = [Hyperparameters(best), *(callback for callback in saving if callback not in (best, last)), best, last]
     return [
         throughput,
         StepLog(throughput),  # before the progress bar, which shows what it logs
         *(callback for callback in configured if callback not in saving),
         *_reports(configured, model),
         Summary(run),
-        Hyperparameters(best),
-        *(callback for callback in saving if callback not in (best, last)),
-        best,
-        last,
-        GracefulStop(last),
+        *(kept if saves else []),
+        GracefulStop(last if saves else None),
     ]
 
 

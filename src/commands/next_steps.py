@@ -15,7 +15,7 @@ from src.runs import directories
 
 
 def after_fit(
-    trainer: Trainer, model: TransformerModule, data: PreparedDataModule, best: ModelCheckpoint, run: Path
+    trainer: Trainer, model: TransformerModule, data: PreparedDataModule, best: ModelCheckpoint | None, run: Path
 ) -> None:
     """Prints the best score, its checkpoint and what to do with it.
 
@@ -23,7 +23,7 @@ def after_fit(
         trainer: has trained `model` on `data`.
         model: the trained model.
         data: what it was trained on.
-        best: has the best checkpoint.
+        best: has the best checkpoint; None where none was wanted.
         run: directory of the run.
     """
     print()
@@ -32,13 +32,16 @@ def after_fit(
         return
     if reason := _ended_by(trainer):
         _print_step("Ended early", f"after step {trainer.global_step}, by {reason}")
-    if best.best_model_score is None:
+    if best is None:
+        print("No checkpoint was saved, since trainer.enable_checkpointing is false.")
+    elif not best.best_model_path:
         last = directories.shown(run / directories.LAST)
         print(f"Nothing was validated, so there is no best checkpoint; the last: {last}")
     else:
         checkpoint = directories.shown(best.best_model_path)
-        monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
-        print(f"Best {monitored}: {float(best.best_model_score):.4f}")
+        if best.best_model_score is not None:  # one of the user's may monitor nothing
+            monitored = model.monitor_name if best.monitor == model.monitor else best.monitor
+            print(f"Best {monitored}: {float(best.best_model_score):.4f}")
         print(f"Best checkpoint: {checkpoint}")
         if isinstance(model, BertPretrainer):
             config = shlex.quote(finetuning_config(data.hparams))

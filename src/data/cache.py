@@ -124,10 +124,12 @@ def write_rows(
     Without rows no file is written.
 
     Args:
-        description: of the progress bar.
+        description: of the progress bar, or of the line in its place.
     """
     file = _arrow_file(folder, name)
     file.parent.mkdir()
+    if not sys.stderr.isatty():  # where no progress bar is shown
+        print(f"{description}: {len(source):,} rows", flush=True)
     rows = source.map(
         make,
         batched=True,

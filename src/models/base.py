@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 from torchmetrics.aggregation import BaseAggregator
 from transformers import PreTrainedModel
@@ -83,11 +82,6 @@ class TransformerModule(lightning.LightningModule):
 
     def check_schedule(self, trainer: lightning.Trainer) -> None:
         """Raises UserError if the schedule needs the number of steps and that is not known."""
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            raise UserError(
-                "GradientAccumulationScheduler changes the number of steps, which the learning rate follows: use "
-                "trainer.accumulate_grad_batches"
-            )
         unlimited = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
         if unlimited and (self.hparams["schedule"] != "constant" or self.hparams["warmup_ratio"]):
             raise UserError(

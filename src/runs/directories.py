@@ -35,8 +35,15 @@ def next_run(root: Path) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The directory of the run that a checkpoint belongs to; if it was moved out of its run, the folder it is in."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    """The directory of the run that a checkpoint belongs to; if it was moved out of its run, the folder it is in.
+
+    A name with a metric in it, as `{val/loss}`, puts the checkpoint into a folder below `checkpoints`.
+    """
+    folder = BEST.parent.name
+    for parent in checkpoint.parents:
+        if parent.name == folder and (parent.parent / CONFIG).is_file():
+            return parent.parent
+    return checkpoint.parent.parent if checkpoint.parent.name == folder else checkpoint.parent
 
 
 def lock_run(run: Path, locks: ExitStack) -> None:
@@ -96,8 +103,8 @@ def find_interrupted(root: Path) -> Checkpoint:
     begun = next((run for run in runs(root) if (run / CONFIG).is_file() or (run / LAST).is_file()), None)
     if begun is not None and not (begun / LAST).is_file():
         raise UserError(
-            f"{shown(begun)} was stopped before its first checkpoint, so there is nothing to resume: start it again "
-            f"with --config {shown(begun / CONFIG)}, or name the checkpoint of an older run"
+            f"{shown(begun)} was stopped before its first checkpoint, or saves none: there is nothing to resume; start "
+            f"it again with --config {shown(begun / CONFIG)}, or name the checkpoint of an older run"
         )
     newest = read_checkpoint(find_checkpoint("last", root))
     if not newest.finished:

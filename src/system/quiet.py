@@ -2,11 +2,13 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 # users who turn these features on want to read what they report
@@ -20,12 +22,19 @@ def hush_libraries() -> None:
     for name in _WANTED_REPORTS:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        import datasets  # takes 1.6 s to import, and `predict` needs this module but not that one
+
+        datasets.disable_progress_bars()
+        disable_progress_bars()
     for message in (
         r".*does not have many workers.*",  # one process reads prepared rows faster than workers would
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run uses its old directory
         r".*smaller than the logging interval.*",  # StepLog always logs the last step of an epoch
         r".*callbacks used to create the checkpoint need to be provided.*",  # test does not need those of fit
         r".*sync_dist=True.* when logging on epoch level.*",  # torchmetrics has synchronised the ranks already
+        r"\s*Unable to serialize instance",  # RunConfig refuses it
+        r"You're using the WeightAveraging callback with a model that overrides the configure_model.*",  # never sharded
         r".*torch.distributed.nn.functional.*is deprecated.*",
         r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # torch, called by Lightning
         r"Glyph .* missing from font",  # names of labels on TensorBoard's pictures, which its tables show too
