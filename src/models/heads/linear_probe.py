@@ -89,7 +89,9 @@ def head_of(network: PreTrainedModel) -> nn.Linear:
     Raises:
         UserError: there is none.
     """
-    last = [part for part in network.modules() if isinstance(part, nn.Linear)][-1]
+    encoder = f"{network.base_model_prefix}."  # which some families name after the head
+    outside = (part for name, part in network.named_modules() if not name.startswith(encoder))
+    last = [part for part in outside if isinstance(part, nn.Linear)][-1]
     if last.out_features != network.config.num_labels or last.bias is None:
         raise _no_head(network)
     return last
