@@ -65,17 +65,15 @@ def export_classifier(
         write_int8(folder / ONNX, folder / INT8, network)
         if not onnx:
             (folder / ONNX).unlink()
+    tokens, pad_id = archive.encoder.encode(texts), archive.tokenizer.pad_token_id or 0
     networks = {WEIGHTS: _plain_network(read_network(folder, written))}
-    networks |= {file: onnx_network(folder / file, archive) for file in (ONNX, INT8) if (folder / file).is_file()}
-    tokens = archive.encoder.encode(texts)
-    pad_id = archive.tokenizer.pad_token_id or 0
     expected = _probabilities(torch_network(network), tokens, pad_id)
     try:
+        networks |= {file: onnx_network(folder / file, archive) for file in (ONNX, INT8) if (folder / file).is_file()}
         agreements = [_compare(file, expected, _probabilities(run, tokens, pad_id)) for file, run in networks.items()]
     except UserError as error:
-        raise UserError(
-            f"the export of the model type {archive.config.model_type!r} failed its check: {error}"
-        ) from error
+        kind = archive.config.model_type
+        raise UserError(f"the export of the model type {kind!r} failed its check: {error}") from error
     write_card(folder, name, checkpoint, archive, agreements, compared_on)
     lines = [
         f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "

@@ -34,8 +34,7 @@ class BertClassifier(TransformerModule):
     """Fine-tunes a pretrained encoder with a new classification head, which has as many labels as the data.
 
     It is written for BERT, and takes other model families of `AutoModelForSequenceClassification` too, if they pass
-    `check_reading`. The defaults are
-    those of the tutorial and the Hugging Face Trainer.
+    `check_reading`. The defaults are those of the tutorial and the Hugging Face Trainer.
 
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package.

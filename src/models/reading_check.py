@@ -4,10 +4,10 @@ from itertools import cycle, islice
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from src.data.examples import Collator
 from src.data.tokenization import Encoder
 from src.system.errors import UserError, one_line
 
@@ -37,12 +37,12 @@ def check_reading(network: PreTrainedModel, encoder: Encoder, name: str) -> None
     prefix, suffix = encoder.special_tokens()
     tokenizer = encoder.tokenizer
     words = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    collate = Collator(tokenizer.pad_token_id or 0, "longest", encoder.max_length)
 
     def logits(*lengths: int) -> torch.Tensor:
-        windows = [[*prefix, *islice(cycle(words), n - len(prefix) - len(suffix)), *suffix] for n in lengths]
-        batch = collate([{"windows": [window], "label": 0} for window in windows])
-        result: torch.Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        rows = [[*prefix, *islice(cycle(words), n - len(prefix) - len(suffix)), *suffix] for n in lengths]
+        ids = pad_sequence([*map(torch.tensor, rows)], batch_first=True, padding_value=tokenizer.pad_token_id or 0)
+        mask = pad_sequence([torch.ones(n, dtype=torch.int64) for n in lengths], batch_first=True)
+        result: torch.Tensor = network(input_ids=ids, attention_mask=mask).logits
         return result
 
     length = min(_WORDS + len(prefix) + len(suffix), encoder.max_length - 1)

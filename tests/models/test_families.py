@@ -70,6 +70,16 @@ def test_a_padding_token_that_the_network_does_not_know_is_refused() -> None:
         check_reading(network, Encoder(word_level_tokenizer(), 64, "head"), "it")
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert"])
+def test_the_mask_hides_any_padding(name: str) -> None:
+    """Of a tokenizer that would pad on the left, or by another token than the network's."""
+    network = AutoModelForSequenceClassification.from_config(family_config(name)).eval()
+    tokenizer = word_level_tokenizer()
+    tokenizer.padding_side, tokenizer.pad_token = "left", "<mask>"
+    assert tokenizer.pad_token_id != network.config.pad_token_id
+    check_reading(network, Encoder(tokenizer, 64, "head"), "it")
+
+
 @pytest.mark.parametrize("name", sorted(_REFUSED))
 def test_fit_and_predict_refuse_in_one_line_and_leave_nothing(
     run_cli: Run, tiny_options: list[str], tmp_path: Path, name: str
