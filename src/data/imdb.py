@@ -116,7 +116,9 @@ class ImdbDataModule(PreparedDataModule):
         tokenizer = origin.tokenizer()
         assert tokenizer is not None
         if tokenizer.pad_token_id is None:
-            raise UserError("the tokenizer has no padding token, so reviews cannot be put into batches")
+            raise UserError(
+                f"the tokenizer of {origin.name!r} has no padding token, so reviews cannot be put into batches"
+            )
         return Encoder(tokenizer, h.max_length, h.truncation)
 
     @functools.cached_property

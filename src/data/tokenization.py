@@ -63,16 +63,18 @@ class Encoder:
     def special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
         with reading("the tokenizer"):
-            body = self.tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
-            whole = self.tokenizer(_SAMPLE)["input_ids"]
-            if not body:
+            whole = self.tokenizer(_SAMPLE, return_special_tokens_mask=True)
+            # by the mask, not by the ids, since a special token may have the id of the unknown token
+            ids, mask = whole["input_ids"], whole["special_tokens_mask"]
+            if all(mask):
                 raise ValueError("it makes no tokens of a text")
-            start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
-        return whole[:start], whole[start + len(body) :]
+        return ids[: mask.index(0)], ids[len(mask) - mask[::-1].index(0) :]
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text, without special tokens and without truncation.
+
+    A text has no special tokens: `</s>` or `[SEP]` in it is text, where `transformers` would take it for the token.
 
     A tokenizer needs over 100 bytes of memory for each character, so very long texts are given to it in parts.
     """
@@ -83,6 +85,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[list[int]]:
     """The ids of each text, some texts at a time."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     start = 0
     while start < len(texts):
         stop, characters = start, 0
@@ -95,9 +98,24 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterato
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,  # no warning that a text is longer than the model's input: it is cut later
+            split_special_tokens=True,
         )
-        yield from encoded["input_ids"]
+        for ids in encoded["input_ids"]:
+            if special.isdisjoint(ids):
+                yield ids
+            else:
+                yield [*chain.from_iterable(_spelled_out(tokenizer, i) if i in special else [i] for i in ids)]
         start = stop
+
+
+def _spelled_out(tokenizer: PreTrainedTokenizerBase, special: int) -> list[int]:
+    """The ids of the letters of a special token, for a tokenizer in whose vocabulary `</s>` is a word too.
+
+    A Unigram or word-level model finds it there, although the tokenizer looks for no special tokens.
+    """
+    letters = " ".join(str(tokenizer.convert_ids_to_tokens(special)))
+    ids = tokenizer(letters, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [i for i in ids if i not in tokenizer.all_special_ids or i == tokenizer.unk_token_id]
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from src.system import pretrained
 from src.system.errors import UserError
@@ -49,11 +50,19 @@ class PretrainedTokenizer:
 
 def longest_input(config: PretrainedConfig) -> int | None:
     """The most tokens that a network of this configuration takes at once; None if it sets no limit."""
-    longest: int | None = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its relatives number positions from padding_idx + 1
-    if longest is not None and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        longest -= (config.pad_token_id or 0) + 1
-    return longest
+    with torch.device("meta"):  # shapes, no memory
+        network = pretrained.new_network(AutoModel, config)
+    limits = [
+        # RoBERTa and its relatives number positions from padding_idx + 1
+        len(table.weight) - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for name, table in network.named_modules()
+        if "position" in name.rpartition(".")[2] and hasattr(table, "padding_idx")
+    ]
+    # rotary positions have a limit without a table; XLNet says that it has none by -1
+    stated = getattr(config, "max_position_embeddings", None)
+    if isinstance(stated, int) and stated > 0:
+        limits.append(stated)
+    return min(limits, default=None)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:

@@ -21,6 +21,7 @@ from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
+from src.models.reading_check import check_reading
 from src.runs.checkpoint_reading import read_checkpoint
 from src.system.checksums import verify_checksums
 from src.system.errors import UserError
@@ -93,13 +94,15 @@ def load(path: str | Path) -> Classifier:
         archive = read_folder(path)
         if not (path / WEIGHTS).is_file():
             raise UserError(f"{path} has no {WEIGHTS}; to run an ONNX file in it, name that file")
-        network = fastest_network(read_network(path, archive))
+        pretrained = read_network(path, archive)
+        check_reading(pretrained, archive.encoder, str(path))
+        network = fastest_network(pretrained)
         files = [path / WEIGHTS, *sorted(path.glob("*.json"))]
     elif path.suffix == ".onnx":
         if not path.is_file():
             raise UserError(f"there is no ONNX file {path}")
         archive = read_folder(path.parent)
-        network = onnx_network(path, len(archive.labels))
+        network = onnx_network(path, archive)
         files = [path, *sorted(path.parent.glob("*.json"))]
     else:
         checkpoint = read_checkpoint(path)
@@ -144,8 +147,11 @@ def torch_network(network: PreTrainedModel) -> Network:
     return run
 
 
-def onnx_network(path: Path, n_labels: int) -> Network:
+def onnx_network(path: Path, archive: Archive) -> Network:
     """An exported ONNX file as a `Network`, on the CPU.
+
+    Args:
+        archive: what it belongs to.
 
     Raises:
         UserError: ONNX Runtime is not installed, cannot read or run the file, or it is of another kind of model.
@@ -157,19 +163,20 @@ def onnx_network(path: Path, n_labels: int) -> Network:
     verify_checksums(path.parent, path.name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # its warnings are of graph optimisations
+    options.log_severity_level = 4  # its warnings are of graph optimisations, and its errors are raised too
     with reading(f"the ONNX model {path}"):  # a class of errors of its own for every status code
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         with reading(f"the ONNX model {path}"):
             logits = session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})[0]
-        if not isinstance(logits, np.ndarray) or logits.shape != (len(input_ids), n_labels):
-            raise UserError(f"the ONNX model {path} gives no {n_labels} logits for each text, one for each label")
+        if not isinstance(logits, np.ndarray) or logits.shape != (len(input_ids), len(archive.labels)):
+            raise UserError(
+                f"the ONNX model {path} gives no {len(archive.labels)} logits for each text, one for each label"
+            )
         return np.asarray(logits, dtype=np.float32)
 
-    one = np.zeros((1, 8), dtype=np.int64)
-    run(one, one + 1)
+    run(*pad(archive.encoder.encode(["a"])[0], 0))
     return run
 
 

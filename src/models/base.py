@@ -120,7 +120,12 @@ class TransformerModule(lightning.LightningModule):
                 f"the data are tokenised for {self.data.tokenizer_source.name!r}, but the model is "
                 f"{self.origin.name!r}: give the data module tokenizer={self.origin.name!r}"
             )
-        self.origin.check_weights(self.data.tokenizer)
+        network = self.origin.check_weights(self.data.tokenizer)
+        if network is not None:
+            self.check_network(network)
+
+    def check_network(self, network: PreTrainedModel) -> None:
+        """Raises UserError if the pretrained network cannot be trained as the options say; a subclass may look."""
 
     def check_state(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the state of the run is damaged, or has weights that are none of this module's."""

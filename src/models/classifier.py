@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torchmetrics import MetricCollection
+from transformers import PreTrainedModel
 
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
@@ -21,8 +22,9 @@ from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.metrics import classification_metrics
-from src.models.optimizer import Schedule
+from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
+from src.models.reading_check import check_reading
 from src.models.running_means import RunningMeans, WeightedMean
 from src.runs.checkpoint_reading import Checkpoint, changed_options
 from src.system.errors import UserError
@@ -31,8 +33,8 @@ from src.system.errors import UserError
 class BertClassifier(TransformerModule):
     """Fine-tunes a pretrained encoder with a new classification head, which has as many labels as the data.
 
-    It is written for BERT, and takes other model families of `AutoModelForSequenceClassification` too. The defaults are
-    those of the tutorial and the Hugging Face Trainer.
+    It is written for BERT, and takes other model families of `AutoModelForSequenceClassification` too, if they pass
+    `check_reading`. The defaults are those of the tutorial and the Hugging Face Trainer.
 
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package.
@@ -98,6 +100,13 @@ class BertClassifier(TransformerModule):
         super().check_data()
         self.origin.check_labels(self.data.label_names)
         self.data.check_unread(self.origin.texts_read(), self.origin.name)
+
+    def check_network(self, network: PreTrainedModel) -> None:
+        check_reading(network, self.data.encoder, self.origin.name)
+        if self.hparams["layer_decay"] != 1:
+            check_layers(network)
+        if self.hparams["linear_probe"]:
+            probing.head_of(network)
 
     def configure_model(self) -> None:
         """Builds the network, when the data are prepared and the number of labels is known."""

@@ -49,7 +49,7 @@ def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, max_length:
     files = tokenizer_to_files(tokenizer)
     # edits the file, since a tokenizer saves the truncation side it was loaded with, not its present one
     settings = json.loads(files[_TOKENIZER_SETTINGS])
-    settings |= {"model_max_length": max_length, "truncation_side": truncation_side}
+    settings |= {"model_max_length": max_length, "truncation_side": truncation_side, "split_special_tokens": True}
     files[_TOKENIZER_SETTINGS] = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
+from src.system.errors import UserError
+
 Schedule = Literal["linear", "cosine", "constant"]
 
 # encoder.layer.3. in BERT, RoBERTa, ELECTRA; transformer.layer.3. in DistilBERT; layers.3. in ModernBERT
@@ -44,10 +46,21 @@ def parameter_groups(
     return list(groups.values())
 
 
+def check_layers(model: PreTrainedModel) -> None:
+    """Raises UserError unless the model has one stack of numbered layers, which layer decay needs."""
+    names = [name for name, _ in model.named_parameters()]
+    stacks = {name[: match.start()] for name in names if (match := _LAYER.search(name))}
+    if len(stacks) != 1:
+        raise UserError(
+            f"model.layer_decay needs one stack of layers, which model type {model.config.model_type!r} does not have: "
+            "set it to 1"
+        )
+
+
 def _depth_below_head(name: str, n_layers: int) -> int:
     if match := _LAYER.search(name):
         return n_layers - int(match[1])
-    return n_layers + 1 if "embeddings" in name else 0
+    return n_layers + 1 if "embed" in name else 0
 
 
 def total_steps(

@@ -94,8 +94,11 @@ class Origin:
         folder = locate(self.name, "the model")
         return np.empty(0, dtype=np.uint64) if folder is None else read_hashes(folder)
 
-    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Downloads and checks the weights, without building the network.
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+        """Downloads and checks the weights, without building the network for use.
+
+        Returns:
+            The pretrained network, to look at and to drop; None if a checkpoint is to be restored.
 
         Raises:
             UserError: the weights cannot be read or do not fit the configuration or the tokenizer, or the network has
@@ -105,11 +108,11 @@ class Origin:
         self.dropout_changes(config)
         check_vocabulary(tokenizer, config)
         if self.checkpoint is None:
-            pretrained.check_weights(self.auto_class, self.name, config)
-            return
+            return pretrained.check_weights(self.auto_class, self.name, config)
         with torch.device("meta"):  # names and shapes, no memory
             network, _ = self._network(config, pretrained_weights=False)
         load_weights(self.checkpoint, network)
+        return None
 
     def dropout_changes(self, config: PretrainedConfig) -> dict[str, float]:
         """`dropout` under the names that this configuration has for it.
@@ -154,10 +157,10 @@ class ClassifierOrigin(Origin):
 
     pooling: Pooling = "cls"
 
-    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
         if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
             raise UserError(f"model.pooling=mean is for BERT, but the model type of {self.name!r} is {kind!r}: use cls")
-        super().check_weights(tokenizer)
+        return super().check_weights(tokenizer)
 
     def check_labels(self, labels: list[str]) -> None:
         """Raises UserError if the checkpoint has other labels."""
@@ -240,12 +243,12 @@ class PretrainerOrigin(Origin):
     def texts_read(self) -> np.ndarray:
         return np.empty(0, dtype=np.uint64) if self._new else super().texts_read()
 
-    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
         if self._new:
-            return
+            return None
         if (kind := self._config().model_type) != "bert":
             raise UserError(f"the model type of {self.name!r} is {kind!r}, but BertPretrainer trains BERT only")
-        super().check_weights(tokenizer)
+        return super().check_weights(tokenizer)
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> BertForPreTraining:
         """The network in fp32. Lightning restores a checkpoint's weights later.

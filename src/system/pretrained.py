@@ -64,9 +64,11 @@ def stored_config(settings: dict[str, Any]) -> PretrainedConfig:
 
 
 def _called_as_here(config: PretrainedConfig) -> PretrainedConfig:
-    """Resets what changes how a network is called, not what it computes."""
+    """Resets what changes how a network is called, or what it computes from one call to the next."""
     config.return_dict = True
     config.chunk_size_feed_forward = 0
+    if getattr(config, "attention_type", None) == "block_sparse":
+        config.attention_type = "original_full"  # to which BigBird changes, for good, at its first batch of short texts
     return config
 
 
@@ -118,14 +120,17 @@ def new_network(auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
     return network
 
 
-def check_weights(auto_class: Any, name: str, config: PretrainedConfig) -> None:
+def check_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTrainedModel:
     """Downloads the weights of `name` if they are on the Hub, and loads them once, in the memory of the files.
+
+    Returns:
+        The network, in eval mode and with a random head, to look at and to drop.
 
     Raises:
         UserError: as `load_weights`.
     """
     with torch.random.fork_rng(devices=[]):  # the network for use draws its head from torch's seed
-        load_weights(auto_class, name, config)
+        return load_weights(auto_class, name, config)[0]
 
 
 def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> tuple[PreTrainedModel, set[str]]:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from src.data import tokenization
 from src.data.tokenization import Encoder, Truncation, check_length, cut, token_ids, tokenizer_facts
 from src.system.errors import UserError
-from tests.models.families import save_roberta_tokenizer
+from tests.models.families import save_roberta_tokenizer, word_level_tokenizer
 from tests.synthetic import synthetic_reviews
 
 TEXTS = [
@@ -142,9 +143,52 @@ def test_a_text_that_is_tokenised_in_parts_has_the_same_tokens(
     for original, cut_up in ((bert_tokenizer, not special), (roberta_tokenizer, False)):
         tokenizer = copy.deepcopy(original)
         tokenizer.add_tokens(special)
-        whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert token_ids(tokenizer, texts) == whole
         with monkeypatch.context() as patch:
             patch.setattr(tokenization, "_CHARACTERS_AT_ONCE", 30)
             assert (len(tokenization._parts(tokenizer, texts[-1])) > 1) == cut_up
             assert token_ids(tokenizer, texts) == whole
+
+
+def _unigram() -> PreTrainedTokenizerFast:
+    """As that of XLM-R and T5: its vocabulary holds the special tokens as words, at no cost."""
+    words = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("▁film", -2.0)]
+    made = Tokenizer(models.Unigram([*words, *((letter, -5.0) for letter in "<>/spadunk")], unk_id=3))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{name}_token": token for name, token in names.items()})
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "byte-level BPE", "words", "unigram"])
+def test_special_tokens_in_a_text_are_text(
+    bert_tokenizer: PreTrainedTokenizerBase, roberta_tokenizer: PreTrainedTokenizerBase, kind: str
+) -> None:
+    tokenizer = {
+        "word pieces": bert_tokenizer,
+        "byte-level BPE": roberta_tokenizer,
+        "words": word_level_tokenizer(),
+        "unigram": _unigram(),
+    }[kind]
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for token in tokenizer.all_special_tokens:
+        for text in (token, f"film {token} film", f"film{token}{token}"):
+            (ids,) = token_ids(tokenizer, [text])
+            assert ids, text
+            assert special.isdisjoint(ids), text
+        assert token_ids(tokenizer, [f"film {token} film"]) != token_ids(tokenizer, ["film film"])
+    assert token_ids(tokenizer, ["film film"]) == [tokenizer("film film", add_special_tokens=False)["input_ids"]]
+
+
+def test_a_special_token_with_the_id_of_the_unknown_one_is_not_taken_for_a_letter() -> None:
+    tokenizer = word_level_tokenizer("<unk> $A <unk>", special=["<unk>", "<s>", "<pad>", "</s>", "<mask>"])
+    encoder = Encoder(tokenizer, 8, "head")
+    assert encoder.special_tokens() == ([0], [0])
+    assert encoder.encode(["日 film 日", "film"]) == [[tokenizer(text)["input_ids"]] for text in ("日 film 日", "film")]
+
+
+@pytest.mark.parametrize(("template", "before", "after"), [("$A </s> <s>", 0, 2), ("$A", 0, 0), ("<s> $A", 1, 0)])
+def test_special_tokens_stand_where_the_tokenizer_puts_them(template: str, before: int, after: int) -> None:
+    prefix, suffix = Encoder(word_level_tokenizer(template), 8, "head").special_tokens()
+    assert (len(prefix), len(suffix)) == (before, after)
