@@ -44,7 +44,7 @@ class _Trainer(SimpleNamespace):
         options = {"next_sentence": pairs, "sequence_length": 16}
         data = SimpleNamespace(hparams=options, tokenizer=None, corpus=corpus)
         strategy = SimpleNamespace(reduce=lambda tensor, **_: tensor)
-        super().__init__(datamodule=data, world_size=1, strategy=strategy)
+        super().__init__(datamodule=data, world_size=1, accumulate_grad_batches=1, strategy=strategy)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_fit_starts_with_the_probe_for_every_seed_but_not_when_resumed(
 def test_learning_rate_finder_runs_before_it(run_cli: Run, tiny_options: list[str]) -> None:
     finder = "--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateFinder"
     search = [finder, "--trainer.callbacks.num_training_steps=6", "--trainer.callbacks.early_stop_threshold=null"]
-    probe = [f"--trainer.callbacks+={__name__}.First", "--model.linear_probe=true", "--trainer.max_steps=1"]
+    probe = [f"--trainer.callbacks+={__name__}.First", "--model.linear_probe=true", "--trainer.max_steps=0"]
     status, out, err = run_cli("fit", *tiny_options, *search, *probe)
     assert status == 0, err
     assert out.count("Linear probe: right about ") == 1
