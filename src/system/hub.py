@@ -168,9 +168,8 @@ def _refusal(kind: Kind, name: str, revision: str | None, reason: str, error: Ex
             f"the {what} {name!r} is gated ({reason}): ask for access at {page}, and log in by `hf auth login`"
         )
     if isinstance(error, RevisionNotFoundError):
-        return UserError(
-            f"the {what} {name!r} has no revision {revision!r} ({'data' if kind == 'dataset' else 'model'}.revision; null is the main branch)"
-        )
+        option = "model.revision" if kind == "model" else "data.revision"
+        return UserError(f"the {what} {name!r} has no revision {revision!r} ({option}; null is the main branch)")
     if isinstance(error, RepositoryNotFoundError):
         return UserError(f"the Hub has no {what} {name!r}, or it is private ({reason})")
     return UserError(f"the {what} {name!r} could not be fetched from the Hub ({reason}); {OFFLINE_HINT}")
