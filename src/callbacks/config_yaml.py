@@ -9,11 +9,10 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from src.runs.directories import CONFIG, lock_run
 from src.system.atomic import atomic_write, remove_unfinished
-from src.system.errors import UserError
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's directory before training, and thereby claims the directory.
+    """Writes config.yaml into the run's directory before training.
 
     Args:
         parser: the parser of the command line.
@@ -35,14 +34,11 @@ class RunConfig(SaveConfigCallback):
         """Writes the file. Lightning calls it on rank 0 only.
 
         Raises:
-            UserError: another run has claimed the directory since this run chose it, or writes to it.
+            UserError: another process writes to the run.
         """
-        self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
         if not self.resumed:
             lock_run(self.run, self.locks)
-            if path.exists():
-                raise UserError(f"another run, started at the same time, has taken {self.run}: start again")
         remove_unfinished(path)
         # without the checkpoint that the run resumed from: used as a config, the file starts a new run
         config = self.config.clone()

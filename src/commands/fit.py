@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,12 +30,13 @@ from src.models.classifier import BertClassifier
 from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
 from src.runs import directories
 from src.runs.checkpoint_writing import DurableCheckpointIO
-from src.system.errors import Interrupted, UserError, one_line, tell
+from src.system.errors import EXIT_ERROR, Interrupted, UserError, one_line, tell
 from src.system.locations import expanded
 from src.system.quiet import hush_libraries
 from src.system.rendezvous import check_rendezvous
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
+_PARENT_ENDS_S = 5.0
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the tutorial's, which are the Hugging Face Trainer's
     "max_epochs": 3,
@@ -123,7 +125,7 @@ class ReviewCLI(LightningCLI):
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None, "locks": self.locks}
         if self.command.name == "fit" and checkpoint is not None and not _get_rank():  # None or 0
-            directories.lock_run(self.run, self.locks)  # a new run is locked when its directory is made: see RunConfig
+            directories.lock_run(self.run, self.locks)  # a new run is locked before its first file: see RunConfig
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
             if config.get(name) == 0:  # Lightning divides by it
                 raise UserError(f"trainer.{name} is 0; it must be above 0")
@@ -142,7 +144,10 @@ class ReviewCLI(LightningCLI):
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
             return directories.run_of(self.command.checkpoint.path)
-        return directories.next_run(expanded(str(config.get("default_root_dir") or ".")).absolute())
+        root = expanded(str(config.get("default_root_dir") or ".")).absolute()
+        if self.command.name == "fit" and not _get_rank():  # None or 0; no other rank writes to it
+            return directories.claim_run(root, self.locks)
+        return directories.next_run(root)
 
     def _callbacks(self, config: Any) -> list[Any]:
         configured = _as_list(config.get("callbacks"))
@@ -176,13 +181,23 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: in place of `sys.argv[1:]`, so that tests run the real command line in their own process.
     """
-    argv = sys.argv
+    argv, parent = sys.argv, os.getppid()
     try:
         return _run(sys.argv[1:] if args is None else list(args))
     except (UserError, Interrupted, OSError) as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0" and _has_ended(parent):
+            return EXIT_ERROR
         return tell(error)
     finally:
         sys.argv = argv
+
+
+def _has_ended(parent: int) -> bool:
+    """Whether the process that started this further rank ends soon: then it is the first rank, and has told why."""
+    end = time.monotonic() + _PARENT_ENDS_S
+    while os.getppid() == parent and time.monotonic() < end:
+        time.sleep(0.1)
+    return os.getppid() != parent
 
 
 def _run(args: list[str]) -> int:

