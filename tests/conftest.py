@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
 
 from tests.loopback_hub import LoopbackHub, forget_the_hub, use  # noqa: E402
 from tests.synthetic import synthetic_corpus, synthetic_reviews, write_tiny_bert  # noqa: E402
@@ -109,6 +110,7 @@ def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
     with served.serve():
         use(served.address, tmp_path / "hf-home", monkeypatch)
         yield served
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # so that threads that still ask give up
     forget_the_hub()
 
 

@@ -199,7 +199,10 @@ def _sha256(file: Path) -> str:
 
 
 def forget_the_hub() -> None:
-    """Makes this process as one that has asked nothing yet."""
+    """Makes this process as one that has asked nothing yet, once no thread of it waits for a Hub that has gone."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("Hub: "):
+            thread.join(20)
     close_session()
     hub.find_repository.cache_clear()
     hub._endpoint.cache_clear()

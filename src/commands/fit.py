@@ -1,6 +1,8 @@
 """`python -m src fit | validate | test`: the commands that need a Trainer, through LightningCLI."""
 
+import functools
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.callbacks.config_yaml import RunConfig
@@ -30,13 +33,13 @@ from src.models.classifier import BertClassifier
 from src.models.pretrainer import BertPretrainer  # noqa: F401  (likewise)
 from src.runs import directories
 from src.runs.checkpoint_writing import DurableCheckpointIO
-from src.system.errors import EXIT_ERROR, Interrupted, UserError, one_line, tell
+from src.system.errors import Interrupted, UserError, one_line, tell
 from src.system.locations import expanded
 from src.system.quiet import hush_libraries
 from src.system.rendezvous import check_rendezvous
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
-_PARENT_ENDS_S = 5.0
+_FIRST_RANK_TELLS_S = 5.0
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the tutorial's, which are the Hugging Face Trainer's
     "max_epochs": 3,
@@ -137,9 +140,11 @@ class ReviewCLI(LightningCLI):
             config["logger"] = loggers_and_callbacks.loggers(self.run, self.command.name == "fit", checkpoint)
         config["callbacks"] = self._callbacks(config)
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, ModuleNotFoundError) as error:  # no such accelerator, strategy, devices
             raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
+        self.locks.push(functools.partial(_end_further_ranks, trainer))
+        return trainer
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
@@ -181,23 +186,28 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: in place of `sys.argv[1:]`, so that tests run the real command line in their own process.
     """
-    argv, parent = sys.argv, os.getppid()
+    argv = sys.argv
     try:
         return _run(sys.argv[1:] if args is None else list(args))
     except (UserError, Interrupted, OSError) as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0" and _has_ended(parent):
-            return EXIT_ERROR
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(
+                _FIRST_RANK_TELLS_S
+            )  # if the first rank fails too, its end is this one's before it has told twice
         return tell(error)
     finally:
         sys.argv = argv
 
 
-def _has_ended(parent: int) -> bool:
-    """Whether the process that started this further rank ends soon: then it is the first rank, and has told why."""
-    end = time.monotonic() + _PARENT_ENDS_S
-    while os.getppid() == parent and time.monotonic() < end:
-        time.sleep(0.1)
-    return os.getppid() != parent
+def _end_further_ranks(trainer: lightning.Trainer, error: type[BaseException] | None, *_: object) -> None:
+    """Ends the processes that the Trainer has started, after an error.
+
+    They would tell it again, or that this process, which they wait for, has gone.
+    """
+    launcher = trainer.strategy.launcher
+    if error and isinstance(launcher, _SubprocessScriptLauncher) and launcher.procs:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent here by Lightning, which watches them
+        launcher.kill(signal.SIGKILL)
 
 
 def _run(args: list[str]) -> int:

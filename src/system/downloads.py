@@ -68,18 +68,20 @@ def _download(repository: Repository, name: str) -> None:
         except BaseException as error:
             errors.append(error)
 
-    with _Warnings() as warnings:
-        thread = threading.Thread(target=run, daemon=True)  # a process that ends does not wait for it
-        thread.start()
-        size, since = 0, time.monotonic()
-        while thread.is_alive():
-            thread.join(0.2)
-            if abs((now := _bytes_so_far(repository)) - size) >= _LEAST_BYTES:
-                size, since = now, time.monotonic()
-            if time.monotonic() - since > STALLED_S:
-                reason = warnings.last or f"fewer than {_LEAST_BYTES:,} bytes in {STALLED_S:g} s"
-                errors.append(TimeoutError(reason))
-                break
+    logging.getLogger("huggingface_hub").handlers = [_reasons]
+    thread = threading.Thread(
+        target=run, name="Hub: a download", daemon=True
+    )  # a process that ends does not wait for it
+    thread.start()
+    size, since = 0, time.monotonic()
+    while thread.is_alive():
+        thread.join(0.2)
+        if abs((now := _bytes_so_far(repository)) - size) >= _LEAST_BYTES:
+            size, since = now, time.monotonic()
+        if time.monotonic() - since > STALLED_S:
+            reason = _reasons.last.get(thread.ident) or f"fewer than {_LEAST_BYTES:,} bytes in {STALLED_S:g} s"
+            errors.append(TimeoutError(reason))
+            break
     if errors:
         if disk_is_full(errors[0]):
             raise UserError(f"no space left on the device in {constants.HF_HUB_CACHE} for {name}") from errors[0]
@@ -99,25 +101,20 @@ def _bytes_so_far(repository: Repository) -> int:
     return total
 
 
-class _Warnings(logging.Handler):
-    """Keeps the last warning of the Hub's client, which says why it tries again, and shows none."""
+class _Reasons(logging.Handler):
+    """Shows no warning of the Hub's client, and keeps the last one of each thread, which says why it tries again."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.last = ""
-        self.logger = logging.getLogger("huggingface_hub")
+        self.last: dict[int | None, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         text = one_line(record.getMessage())
         if not text.startswith(("Retrying", "Rate limited")):
-            self.last = text[:200]
+            self.last[record.thread] = text[:200]
 
-    def __enter__(self) -> "_Warnings":
-        self.handlers, self.logger.handlers = self.logger.handlers, [self]
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.logger.handlers = self.handlers
+_reasons = _Reasons()
 
 
 # ---- verification ---------------------------------------------------------------------------------------------------

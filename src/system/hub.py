@@ -162,7 +162,9 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
         except BaseException as error:
             ended.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)  # a process that ends does not wait for it
+    thread = threading.Thread(
+        target=run, name="Hub: a question", daemon=True
+    )  # a process that ends does not wait for it
     thread.start()
     thread.join(seconds)
     if not ended:
