@@ -63,6 +63,7 @@ def _download(repository: Repository, name: str) -> None:
     errors: list[BaseException] = []
 
     def run() -> None:
+        _reasons.last.pop(threading.get_ident(), None)  # of an earlier thread
         try:
             hf_hub_download(repository.name, name, repo_type=repository.kind, revision=repository.commit)
         except BaseException as error:

@@ -24,7 +24,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils._validators import validate_repo_id
 
 from src.system.atomic import atomic_write
-from src.system.errors import UserError, one_line
+from src.system.errors import UserError, one_line, printable
 
 OFFLINE_HINT = (
     "without the Hub, `python -m src fit --config configs/quickstart.yaml` runs the same experiment from PyPI packages"
@@ -148,7 +148,7 @@ def cause_of(error: BaseException) -> str:
                 or response.headers.get("X-Error-Message")
                 or response.reason_phrase
             )
-            return f"HTTP {response.status_code} {one_line(told)}"[:200].strip()
+            return printable(f"HTTP {response.status_code} {one_line(told)}"[:200].strip())
     return (one_line(seen[-1]) or type(seen[-1]).__name__)[:200]
 
 

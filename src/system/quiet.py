@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,11 +16,15 @@ _WANTED_REPORTS = ("tuner.lr_finder", "profilers.profiler", "callbacks.early_sto
 
 def hush_libraries() -> None:
     """Silences messages that need no action, for the rest of the process; the run prints its own progress."""
+    import datasets  # which `predict` and `export` do without
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _WANTED_REPORTS:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
+    if not sys.stderr.isatty():  # each step of a bar would be a line
+        datasets.disable_progress_bars()
     for message in (
         r".*does not have many workers.*",  # one process reads prepared rows faster than workers would
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run uses its old directory

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -271,6 +274,7 @@ def _fit(address: str, folder: Path, log: str) -> None:
         processes._child(_FIT, str(folder), log, dict(os.environ))
 
 
+@pytest.mark.slow
 def test_two_fits_at_once_have_runs_of_their_own(
     served: LoopbackHub, cached: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
@@ -280,3 +284,47 @@ def test_two_fits_at_once_have_runs_of_their_own(
     assert statuses == [0, 0], "\n".join((tmp_path / f"{i}.log").read_text() for i in range(2))
     assert sorted(path.name for path in Path("lightning_logs").iterdir()) == ["version_0", "version_1"]
     assert all(_same(_weights(Path(), version), cached[1]) for version in range(2))
+
+
+def _command(served: LoopbackHub, home: Path, *options: str) -> subprocess.Popen[str]:
+    """Starts `_FIT` as a user does, with the variables of the Hub's clients; its stderr is a pipe."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env |= {"HF_ENDPOINT": served.address, "HF_HOME": str(home), "PYTHONPATH": str(_CONFIGS.parent)}
+    command = [sys.executable, "-m", "src", *_FIT, *options]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_downloading_and_started_again(served: LoopbackHub, tmp_path: Path, signum: int) -> None:
+    served.fail("slow", "GET .*safetensors")
+    stopped = _command(served, tmp_path / "home")
+    deadline = time.monotonic() + 60
+    while not any("GET /large" in request.line and "safetensors" in request.line for request in served.asked):
+        assert stopped.poll() is None, stopped.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stopped.send_signal(signum)
+    _, err = stopped.communicate(timeout=10)
+    assert stopped.returncode == 128 + signum
+    assert len(err.splitlines()) == 1
+    assert not Path("lightning_logs").exists()
+    served.faults.clear()
+    n_asked = len(served.asked)
+    again = _command(served, tmp_path / "home")
+    _, err = again.communicate(timeout=120)
+    assert (again.returncode, err) == (0, "")
+    again_asked = [request.line for request in served.asked[n_asked:]]
+    assert not [line for line in again_asked if "train-" in line], "what was whole is downloaded again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--data.dataset=someone/none",), ("--data.val_size=9999999",)])
+def test_error_of_a_run_with_several_ranks_is_one_line(
+    served: LoopbackHub, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    failed = _command(served, tmp_path / "home", "--trainer.devices=2", "--data.revision=null", *options)
+    _, err = failed.communicate(timeout=120)  # which waits for the end of the other rank too, since it has the pipe
+    assert failed.returncode == 1
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
