@@ -1,6 +1,7 @@
 """Data sets: found on the Hub, in a folder, in a file or in an installed package; their version; read as splits."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,8 @@ def _find_on_hub(dataset: str, revision: str | None, config_name: str | None) ->
         readme = (fetch(repository, [README]) / README).read_text("utf-8", errors="replace")
     files = find_split_files(repository.files, readme, config_name, dataset)
     version = f"{repository.name}@{repository.commit}" + (f" {config_name}" if config_name else "")
+    if not repository.complete:  # a split may be missing: these rows are not those of the whole data set
+        version += f" {hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
     return Source(dataset, version, files, repository=repository)
 
 

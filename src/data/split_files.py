@@ -71,7 +71,8 @@ def _files_by_name(names: Sequence[str], dataset: str) -> SplitFiles:
         ]
         if first := next(filter(None, ways), None):
             found[split] = first
-            files = [file for file in files if file not in first]
+            chosen = set(first)  # a Hub may list 100,000 files
+            files = [file for file in files if file not in chosen]
     for file in files:
         if shard := _SHARD.fullmatch(_stem(file)):  # unsupervised-00000-of-00001.parquet
             found.setdefault(shard[1], []).append(file)

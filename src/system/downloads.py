@@ -38,7 +38,7 @@ def fetch(repository: Repository, files: Iterable[str]) -> Path:
         for _ in range(2):
             if not path.is_file():
                 _download(repository, name)
-            if _is_genuine(path):
+            if path.is_file() and _is_genuine(path):  # it is not there if the Hub said that it is of another commit
                 break
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)

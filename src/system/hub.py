@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -48,8 +49,9 @@ class Repository:
         kind: of what it holds.
         name: its id on the Hub. An old id, such as imdb, is replaced by the one that the Hub redirects to.
         commit: 40 hexadecimal digits.
-        files: paths of all its files; offline perhaps only of those in the cache.
+        files: paths of its files.
         unreachable: why the Hub was not asked or gave no answer; empty if it did, or did not need to.
+        complete: whether `files` are all that the commit has.
     """
 
     kind: Kind
@@ -57,6 +59,7 @@ class Repository:
     commit: str
     files: tuple[str, ...]
     unreachable: str = ""
+    complete: bool = True
 
     @property
     def folder(self) -> Path:
@@ -86,6 +89,7 @@ def find_repository(kind: Kind, name: str, revision: str | None) -> Repository:
         validate_repo_id(name)
     except HFValidationError as refused:
         raise UserError(f"the {_WHAT[kind]} {name!r} is no file or folder here, and no name on the Hub") from refused
+    revision = revision or None
     remembered = _remembered(kind, name, revision or _MAIN)
     # a further rank of DDP takes what the first one of its machine has found
     if remembered and (revision == remembered.commit or os.environ.get("LOCAL_RANK", "0") != "0"):
@@ -102,7 +106,8 @@ def find_repository(kind: Kind, name: str, revision: str | None) -> Repository:
             _remember(found, name, revision or _MAIN)
             return found
         except Exception as caught:  # errors of the HTTP client, which huggingface_hub does not document
-            unread = isinstance(caught, ValueError | TypeError | KeyError | AttributeError)
+            unread = isinstance(caught, ValueError | TypeError | KeyError | AttributeError | RecursionError)
+            unread &= not isinstance(caught, UnicodeEncodeError)  # of a token
             error, reason = caught, _NO_HUB if unread else cause_of(caught)
             if not isinstance(caught, huggingface_hub.errors.HfHubHTTPError):
                 endpoint.unreachable = reason
@@ -126,6 +131,8 @@ def _ask(kind: Kind, name: str, revision: str | None) -> Repository:
     validate_repo_id(info.id)
     if not _COMMIT.fullmatch(str(info.sha)) or not all(isinstance(file, str) for file in files):
         raise ValueError(_NO_HUB)
+    if revision != info.sha and _COMMIT.fullmatch(revision or ""):
+        raise OSError(f"asked for {revision}, it answers with {info.sha}")
     # no name of a file in git leads elsewhere
     return Repository(kind, info.id, str(info.sha), tuple(sorted(filter(_stays_inside, files))))
 
@@ -231,8 +238,8 @@ def _memory(kind: Kind, name: str, revision: str) -> Path:
 
 def _remember(repository: Repository, name: str, revision: str) -> None:
     content = json.dumps({"name": repository.name, "commit": repository.commit, "files": repository.files})
-    for key in {revision, repository.commit}:
-        path = _memory(repository.kind, name, key)
+    for known_as, key in product({name, repository.name}, {revision, repository.commit}):
+        path = _memory(repository.kind, known_as, key)
         with suppress(OSError, ValueError):  # a read-only cache remembers nothing
             if not path.is_file() or path.read_text("utf-8") != content:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,12 +257,12 @@ def _remembered(kind: Kind, name: str, revision: str) -> Repository | None:
 
 
 def _cached(kind: Kind, name: str, revision: str) -> Repository | None:
-    """What another program has left in the Hub's cache: perhaps not all files."""
+    """What another program has left in the Hub's cache."""
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     with suppress(OSError, ValueError):
         commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text("ascii").strip()
         snapshot = folder / "snapshots" / commit
         if _COMMIT.fullmatch(commit) and snapshot.is_dir():
             files = sorted(file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file())
-            return Repository(kind, name, commit, tuple(files))
+            return Repository(kind, name, commit, tuple(files), complete=False)
     return None

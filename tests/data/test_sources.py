@@ -4,6 +4,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub import hf_hub_download
 
 from src.data.sources import Source, find_source
 from src.system.errors import UserError
@@ -68,6 +69,20 @@ def test_each_revision_has_rows_of_its_own(
         assert texts("a" * 40) == list(synthetic_reviews(20, 0)["text"])
     loopback.faults.clear()
     assert texts(None) == texts("b" * 40) == list(synthetic_reviews(20, 1)["text"])
+
+
+def test_rows_of_an_incomplete_cache_are_not_taken_for_those_of_the_whole_data_set(
+    loopback: LoopbackHub, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another program has cached no test split, other rows are for testing."""
+    for file in ("data dir/train-00000-of-00003.parquet", "extra-00000-of-00001.jsonl"):
+        hf_hub_download("someone/reviews", file, repo_type="dataset")
+    use(loopback.address, tmp_path / "hf-home", monkeypatch, offline=True)
+    partial = find_source("someone/reviews", None)
+    assert partial.splits() == ["train", "extra"]
+    use(loopback.address, tmp_path / "hf-home", monkeypatch)
+    assert find_source("someone/reviews", None).fingerprint != partial.fingerprint
+    assert find_source("someone/reviews", None).fingerprint == f"someone/reviews@{loopback.add('x', reviews)}"
 
 
 def test_configuration_of_the_readme_is_read(loopback: LoopbackHub, reviews: Path) -> None:

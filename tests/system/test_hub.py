@@ -63,6 +63,7 @@ def test_revision_is_resolved_once_and_a_known_commit_asks_nobody(
         (b"", "a proxy or a login page"),
         (b"<html>Log in</html>", "a proxy or a login page"),
         (b"[]", "a proxy or a login page"),
+        (b"[" * 100_000, "a proxy or a login page"),
         (b"{}", "a proxy or a login page"),
         (b'{"id": "../..", "sha": "%s", "siblings": []}' % _A.encode(), "a proxy or a login page"),
         (b'{"id": "someone/rows", "sha": "main", "siblings": []}', "a proxy or a login page"),
@@ -125,7 +126,14 @@ def test_old_id_is_followed_and_remembered(rows: LoopbackHub, tmp_path: Path, mo
     rows.renamed["rows"] = "someone/rows"
     assert (_found("rows").name, _found("rows").commit) == ("someone/rows", _B)
     _started_again(rows, tmp_path, monkeypatch, offline=True)
-    assert (_found("rows").name, _found("rows").commit) == ("someone/rows", _B)
+    for name in ("rows", "someone/rows"):
+        assert (_found(name).name, _found(name).commit) == ("someone/rows", _B)
+
+
+def test_other_commit_than_the_one_asked_for_is_refused(rows: LoopbackHub) -> None:
+    rows.fail(b'{"id": "someone/rows", "sha": "%s", "siblings": []}' % _B.encode())
+    with pytest.raises(UserError, match=f"asked for {_A}, it answers with {_B}"):
+        _found(revision=_A)
 
 
 def test_redirects_in_a_circle_end(rows: LoopbackHub) -> None:
@@ -148,10 +156,10 @@ def test_what_another_program_has_cached_is_used(
     (tmp_path / _B / "test.csv").write_text("text,label\nx,1\n")
     hf_hub_download("someone/rows", "train.csv", repo_type="dataset")
     _started_again(rows, tmp_path, monkeypatch, offline=True)
-    assert (_found().commit, _found().files) == (_B, ("train.csv",))
+    assert (_found().commit, _found().files, _found().complete) == (_B, ("train.csv",), False)
     assert _found(revision=_B).files == ("train.csv",)
     _started_again(rows, tmp_path, monkeypatch)
-    assert _found(revision=_B).files == ("test.csv", "train.csv")
+    assert (_found(revision=_B).files, _found(revision=_B).complete) == (("test.csv", "train.csv"), True)
 
 
 @pytest.mark.parametrize("damage", ["", "\0", "[]", "{}", '{"name": 1, "commit": 2, "files": 3}', "x" * 41])
