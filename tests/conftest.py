@@ -13,7 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
 
+from tests.loopback_hub import LoopbackHub, forget_the_hub, use  # noqa: E402
 from tests.synthetic import synthetic_corpus, synthetic_reviews, write_tiny_bert  # noqa: E402
 
 SHARED_IMDB = Path(__file__).parents[2] / "shared" / "imdb"
@@ -99,6 +101,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_options: list
     ]
     assert main(["fit", *tiny_options, *options]) == 0
     return root / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A Hub without repositories, in place of the real one, and an HF_HOME that is not there yet (`hf-home`)."""
+    served = LoopbackHub()
+    with served.serve():
+        use(served.address, tmp_path / "hf-home", monkeypatch)
+        yield served
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # so that threads that still ask give up
+    forget_the_hub()
 
 
 @pytest.fixture

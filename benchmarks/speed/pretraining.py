@@ -51,7 +51,6 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     import datasets
     import torch
 
-    from src.data.cache import cache_dir
     from src.data.corpus.held_out import held_out_of
     from src.data.corpus.prepared_corpus import CorpusSelection, prepare_corpus
     from src.data.corpus.sequences import Sequences
@@ -63,7 +62,7 @@ def write_rows(folder: Path, reviews: int) -> tuple[int, int]:
     tokenizer = load_tokenizer(str(model))
     selection = CorpusSelection({"source": "imdb"}, "train", "text", reviews, 0, 42, _LENGTH, next_sentence=True)
     held_out = held_out_of(["configs/quickstart.yaml"])
-    corpus = prepare_corpus(find_source(str(dataset), None, cache_dir()), selection, tokenizer, held_out)
+    corpus = prepare_corpus(find_source(str(dataset), None), selection, tokenizer, held_out)
     stored = corpus.rows("train")
     n = len(stored)
     drawn = Sequences(stored, tokenizer, _LENGTH, 0.15, pairs=True, seed=42).__getitems__([(0, i) for i in range(n)])

@@ -14,7 +14,7 @@ from src.system.errors import UserError
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's directory before training, and thereby claims the directory.
+    """Writes config.yaml into the run's directory before training.
 
     Args:
         parser: the parser of the command line.
@@ -36,8 +36,8 @@ class RunConfig(SaveConfigCallback):
         """Writes the file. Lightning calls it on rank 0 only.
 
         Raises:
-            UserError: another run has claimed the directory since this run chose it, or writes to it; or an option
-                holds what YAML cannot, so that the run could not be resumed.
+            UserError: another process writes to the run; or an option holds what YAML cannot, so that the run could
+                not be resumed.
         """
         # without the checkpoint that the run resumed from: used as a config, the file starts a new run
         config = self.config.clone()
@@ -52,8 +52,6 @@ class RunConfig(SaveConfigCallback):
         path = self.run / CONFIG
         if not self.resumed:
             lock_run(self.run, self.locks)
-            if path.exists():
-                raise UserError(f"another run, started at the same time, has taken {self.run}: start again")
         remove_unfinished(path)
         with atomic_write(path) as unfinished:
             unfinished.write_text(content, "utf-8")

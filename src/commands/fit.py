@@ -1,7 +1,10 @@
 """`python -m src fit | validate | test`: the commands that need a Trainer, through LightningCLI."""
 
+import functools
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.callbacks.config_yaml import RunConfig
@@ -37,6 +41,7 @@ from src.system.quiet import hush_libraries
 from src.system.rendezvous import check_rendezvous
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
+_FIRST_RANK_TELLS_S = 5.0
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the tutorial's, which are the Hugging Face Trainer's
     "max_epochs": 3,
@@ -127,7 +132,7 @@ class ReviewCLI(LightningCLI):
         self.run = self._run_directory(config)
         self.save_config_kwargs = {"run": self.run, "resumed": checkpoint is not None, "locks": self.locks}
         if self.command.name == "fit" and checkpoint is not None and not _get_rank():  # None or 0
-            directories.lock_run(self.run, self.locks)  # a new run is locked when its directory is made: see RunConfig
+            directories.lock_run(self.run, self.locks)  # a new run is locked before its first file: see RunConfig
         trainer_checks.check_options(config)
         plugins = _as_list(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -140,13 +145,17 @@ class ReviewCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError, RuntimeError, ModuleNotFoundError) as error:  # no such accelerator, strategy …
             raise UserError(f"the Trainer cannot be made: {one_line(error)}") from error
+        self.locks.push(functools.partial(_end_further_ranks, trainer))
         trainer_checks.check_parts(trainer, config)
         return trainer
 
     def _run_directory(self, config: Any) -> Path:
         if self.command.checkpoint is not None:
             return directories.run_of(self.command.checkpoint.path)
-        return directories.next_run(expanded(str(config.get("default_root_dir") or ".")).absolute())
+        root = expanded(str(config.get("default_root_dir") or ".")).absolute()
+        if self.command.name == "fit" and not _get_rank():  # None or 0; no other rank writes to it
+            return directories.claim_run(root, self.locks)
+        return directories.next_run(root)
 
     def _callbacks(self, config: Any) -> list[Any]:
         configured = _as_list(config.get("callbacks"))
@@ -188,9 +197,24 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if args is None else list(args))
     except (UserError, Interrupted, OSError) as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(
+                _FIRST_RANK_TELLS_S
+            )  # if the first rank fails too, its end is this one's before it has told twice
         return tell(error)
     finally:
         sys.argv = argv
+
+
+def _end_further_ranks(trainer: lightning.Trainer, error: type[BaseException] | None, *_: object) -> None:
+    """Ends the processes that the Trainer has started, after an error.
+
+    They would tell it again, or that this process, which they wait for, has gone.
+    """
+    launcher = trainer.strategy.launcher
+    if error and isinstance(launcher, _SubprocessScriptLauncher) and launcher.procs:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent here by Lightning, which watches them
+        launcher.kill(signal.SIGKILL)
 
 
 def _run(args: list[str]) -> int:

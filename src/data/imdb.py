@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
 from src.data.batches import Batch
-from src.data.cache import cache_dir
 from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples
 from src.data.fingerprints import hash_texts
 from src.data.labels import near_equal
@@ -102,7 +101,7 @@ class ImdbDataModule(PreparedDataModule):
     @functools.cached_property
     def source(self) -> Source:
         h: Any = self.hparams
-        return find_source(h.dataset, h.revision, cache_dir(), h.config_name)
+        return find_source(h.dataset, h.revision, h.config_name)
 
     @property
     def selection(self) -> Selection:
@@ -148,6 +147,8 @@ class ImdbDataModule(PreparedDataModule):
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
         prepared, sizes = self.prepared, self.prepared.split_sizes()
+        if self.source.repository:
+            print(f"Data set: {self.source}")
         counts = ", ".join(f"{len(prepared.rows(name)):,} for {use}" for name, use in USES.items())
         if self.hparams["truncation"] == "windows":
             counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"

@@ -90,12 +90,13 @@ def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.
         UserError: the source cannot be read, or has no split "train", no such column or no such row.
     """
     columns = [selection.text_column, selection.label_column]
-    splits = source.read(list(dict.fromkeys([*columns, *(selection.where or ())])))
-    if "train" not in splits:
-        raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(splits)})")
-    names = {name: name for name in ("train", "test") if name in splits}
-    if validation := next((name for name in _VALIDATION if name in splits), None):
+    there = source.splits()
+    if "train" not in there:
+        raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(there)})")
+    names: dict[str, str] = {name: name for name in ("train", "test") if name in there}
+    if validation := next((name for name in _VALIDATION if name in there), None):
         names["validation"] = validation
+    splits = source.read(list(dict.fromkeys([*columns, *(selection.where or ())])), names.values())
     return {
         use: select_rows(splits[name], name, source.dataset, selection.where, columns) for use, name in names.items()
     }

@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
 from src.data.batches import Batch
-from src.data.cache import cache_dir
 from src.data.corpus.held_out import held_out_of
 from src.data.corpus.prepared_corpus import Corpus, CorpusSelection, prepare_corpus
 from src.data.corpus.sequences import DrawnBatches, SequenceCollator, Sequences
@@ -101,7 +100,7 @@ class PretrainingDataModule(PreparedDataModule):
     @functools.cached_property
     def _source(self) -> Source:
         h: Any = self.hparams
-        return find_source(h.dataset, h.revision, cache_dir(), h.config_name)
+        return find_source(h.dataset, h.revision, h.config_name)
 
     @functools.cached_property
     def corpus(self) -> Corpus:
@@ -138,6 +137,8 @@ class PretrainingDataModule(PreparedDataModule):
             f"(in {self.corpus.folder})",
             flush=True,
         )
+        if self._source.repository:
+            print(f"Data set: {self._source}", flush=True)
 
     def setup(self, stage: str) -> None:
         """Opens the prepared sequences."""

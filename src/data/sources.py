@@ -1,22 +1,20 @@
 """Data sets: found on the Hub, in a folder, in a file or in an installed package; their version; read as splits."""
 
-import contextlib
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from src.data.arrow_tables import write_arrow
 from src.data.cache import cache_key, prepare_once
-from src.data.split_files import SplitFiles, find_split_files
-from src.system.atomic import atomic_write
-from src.system.errors import UserError, disk_is_full, one_line
-from src.system.hub import HUB_TIMEOUT_S, OFFLINE_HINT, why_offline
+from src.data.split_files import README, SplitFiles, find_split_files
+from src.data.tables import SUFFIXES, format_by_name
+from src.system.downloads import fetch, origin
+from src.system.errors import UserError, one_line
+from src.system.hub import Repository, find_repository
 from src.system.locations import locate
 
 
@@ -27,82 +25,99 @@ class Source:
     Attributes:
         dataset: its name, as the user gave it.
         fingerprint: its version: the commit of a Hub data set, or a hash of the local files that are used.
-        files: of each split of a local data set; None on the Hub.
-        folder: in which `save_to_disk` of `datasets` has saved it; None for any other.
-        revision: the commit of a Hub data set; None for a local one.
-        config_name: of a configuration of a Hub data set.
+        files: of each split, by their paths on the Hub or in the folder.
+        folder: of a local data set, also of one that `save_to_disk` of `datasets` has written, which has no `files`.
+        repository: of a Hub data set.
     """
 
     dataset: str
     fingerprint: str
-    files: SplitFiles | None = None
+    files: SplitFiles
     folder: Path | None = None
-    revision: str | None = None
-    config_name: str | None = None
+    repository: Repository | None = None
 
-    def read(self, columns: Sequence[str]) -> datasets.DatasetDict:
-        """Downloads or opens all splits, as Arrow files on disk.
+    def __str__(self) -> str:
+        return f"{self.repository}, {origin(self.repository)}" if self.repository else str(self.folder)
+
+    def read(self, columns: Sequence[str], splits: Iterable[str]) -> datasets.DatasetDict:
+        """Downloads and opens the splits that there are, as Arrow files on disk.
 
         Args:
             columns: that are used, the one with the texts first. There may be others.
+            splits: that are used, by name.
 
         Raises:
             UserError: it cannot be downloaded, cannot be read as a data set, or has no such column.
         """
-        if self.files is not None:
-            return self._read_files(self.files, columns)
-        try:
-            if self.folder is not None:
-                saved = datasets.load_from_disk(str(self.folder))
-                return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
-            why_offline()
-            return datasets.load_dataset(self.dataset, name=self.config_name, revision=self.revision)
-        except Exception as error:  # `datasets` raises errors of many classes
-            if disk_is_full(error):
-                cache = datasets.config.HF_DATASETS_CACHE
-                raise UserError(f"no space left on the device in {cache} to read {self.dataset!r}") from error
-            raise UserError(_unreadable(self.dataset, self.folder, error)) from error
+        if not self.files:
+            return self._load_saved()
+        used = {split: files for split, files in self.files.items() if split in set(splits)}
 
-    def _read_files(self, files: SplitFiles, columns: Sequence[str]) -> datasets.DatasetDict:
-        def build(folder: Path) -> None:
-            for split, of_split in files.items():
-                write_arrow(folder / f"{split}.arrow", of_split, columns, self.dataset)
+        def build(target: Path) -> None:
+            folder = self.folder or fetch(self._on_hub(), [file for files in used.values() for file in files])
+            for split, files in used.items():
+                write_arrow(target / f"{split}.arrow", [folder / file for file in files], columns, self.dataset)
 
-        key = cache_key({"tables": self.fingerprint, "columns": list(columns)})
-        folder, _ = prepare_once(key, build)
+        key = cache_key({"tables": self.fingerprint, "columns": list(columns), "splits": sorted(used)})
+        prepared, _ = prepare_once(key, build)
         return datasets.DatasetDict(
-            {split: datasets.Dataset.from_file(str(folder / f"{split}.arrow")) for split in files}
+            {split: datasets.Dataset.from_file(str(prepared / f"{split}.arrow")) for split in used}
         )
 
+    def splits(self) -> list[str]:
+        """The names of all splits."""
+        return list(self.files or self._load_saved())
 
-def find_source(dataset: str, revision: str | None, cache_dir: Path, config_name: str | None = None) -> Source:
+    def _on_hub(self) -> Repository:
+        assert self.repository is not None
+        return self.repository
+
+    def _load_saved(self) -> datasets.DatasetDict:
+        try:
+            saved = datasets.load_from_disk(str(self.folder))
+        except Exception as error:  # `datasets` raises errors of many classes
+            reason = one_line(error.__cause__ or error)[:300]
+            raise UserError(f"the data set {self.dataset!r} cannot be read: {reason}") from error
+        return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
+
+
+def find_source(dataset: str, revision: str | None, config_name: str | None = None) -> Source:
     """Finds a data set and its version, without reading it.
 
     Args:
         dataset: a Hub id; a path; or `package://NAME/PATH`.
         revision: commit, tag or branch on the Hub.
-        cache_dir: remembers the last known commit of each Hub branch, so that prepared data are found without network
-            access too (datasets #6837, #7551).
-        config_name: of a configuration on the Hub or in a folder's README.md; None takes the only or default one.
+        config_name: of a configuration in the data set's README.md; None takes the only or default one.
 
     Raises:
         UserError: there is no such data set, or the Hub cannot be reached and the commit is not known.
     """
     path = locate(dataset, "the data set")
     if path is None:
-        commit = _resolve_commit(dataset, revision, cache_dir)
-        version = f"{dataset}@{commit}" + (f" {config_name}" if config_name else "")
-        return Source(dataset, fingerprint=version, revision=commit, config_name=config_name)
-    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        saved = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
-        return Source(dataset, fingerprint=hash_files(saved), folder=path)
-    files = find_split_files(path, config_name)
-    names = {
-        file.suffix if file == path else f"{split}/{file.relative_to(path)}": file
-        for split, of_split in files.items()
-        for file in of_split
-    }
-    return Source(dataset, fingerprint=hash_files(names), files=files)
+        return _find_on_hub(dataset, revision, config_name)
+    if path.is_file():
+        if format_by_name(path) is None:
+            raise UserError(f"the data set {dataset!r} is no file of a known kind ({', '.join(SUFFIXES)})")
+        return Source(dataset, hash_files({path.suffix: path}), {"train": [path.name]}, path.parent)
+    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    if files.keys() & {"dataset_dict.json", "state.json"}:
+        return Source(dataset, hash_files(files), {}, path)
+    readme = files[README].read_text("utf-8", errors="replace") if README in files else ""
+    splits = find_split_files(list(files), readme, config_name, dataset)
+    used = {f"{split}/{file}": files[file] for split, of_split in splits.items() for file in of_split}
+    return Source(dataset, hash_files(used), splits, path)
+
+
+def _find_on_hub(dataset: str, revision: str | None, config_name: str | None) -> Source:
+    repository = find_repository("dataset", dataset, revision)
+    readme = ""
+    if README in repository.files:
+        readme = (fetch(repository, [README]) / README).read_text("utf-8", errors="replace")
+    files = find_split_files(repository.files, readme, config_name, dataset)
+    version = f"{repository.name}@{repository.commit}" + (f" {config_name}" if config_name else "")
+    if not repository.complete:  # a split may be missing: these rows are not those of the whole data set
+        version += f" {hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
+    return Source(dataset, version, files, repository=repository)
 
 
 def hash_files(files: Mapping[str, Path]) -> str:
@@ -113,45 +128,3 @@ def hash_files(files: Mapping[str, Path]) -> str:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
-
-
-def _resolve_commit(dataset: str, revision: str | None, cache_dir: Path) -> str:
-    if revision is not None and len(revision) == 40:
-        return revision
-    known = cache_dir / "commits" / dataset.replace("/", "--") / (revision or "main")
-    if not (reason := why_offline()):
-        try:
-            commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
-            assert commit is not None
-            with contextlib.suppress(OSError):  # a read-only cache remembers nothing
-                known.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(known) as unfinished:
-                    unfinished.write_text(commit)
-            return commit
-        except RevisionNotFoundError as error:
-            raise UserError(f"the data set {dataset!r} has no revision {revision!r}") from error
-        except RepositoryNotFoundError as error:
-            raise UserError(f"the Hub has no data set {dataset!r}, or it is private") from error
-        except Exception as error:  # errors of httpx, which huggingface_hub does not document
-            if _commit_in(known) is None:
-                raise UserError(_unreadable(dataset, None, error)) from error
-    if (commit := _commit_in(known)) is not None:
-        return commit
-    raise UserError(f"the data set {dataset!r} could not be fetched from the Hub ({reason}); {OFFLINE_HINT}")
-
-
-def _commit_in(known: Path) -> str | None:
-    """What the file remembers; None if it does not exist, or holds anything but a commit."""
-    try:
-        text = known.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return text if re.fullmatch("[0-9a-f]{40}", text) else None
-
-
-def _unreadable(dataset: str, path: Path | None, error: BaseException) -> str:
-    reason = one_line(error.__cause__ or error)
-    if path is not None:
-        return f"the data set {dataset!r} cannot be read: {reason}"
-    reason = why_offline() or reason
-    return f"the data set {dataset!r} could not be fetched from the Hub ({reason[:200]}); {OFFLINE_HINT}"

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO
 
 from src.system.errors import UserError, one_line
@@ -338,12 +338,12 @@ class _Lines:
         return line
 
 
-def format_by_name(path: str | Path) -> Format | None:
+def format_by_name(path: str | PurePath) -> Format | None:
     """The format that a file's name tells by its suffix, in capitals too; None if it tells none.
 
     Text files may be compressed by gzip: reviews.csv.gz is a csv.
     """
-    name = Path(path).name.lower()
+    name = PurePath(path).name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     return None if suffix == ".parquet" and name.endswith(".gz") else SUFFIXES.get(suffix)
 

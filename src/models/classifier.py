@@ -38,6 +38,8 @@ class BertClassifier(TransformerModule):
 
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package.
+        revision: commit, tag or branch of a model on the Hub; null is its main branch. A full commit is exact, and is
+            found again without network access.
         learning_rate: of the head, at its peak; the schedule changes it every step.
         weight_decay: AdamW's weight decay, on weight matrices only.
         warmup_ratio: fraction of all steps in which the learning rate rises from 0 (warm-up).
@@ -76,11 +78,15 @@ class BertClassifier(TransformerModule):
         pooling: Pooling = "cls",
         linear_probe: bool = False,
         torch_compile: bool = False,
+        revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        # Lightning refuses a name that the data have too; a checkpoint holds all that the revision stands for
+        self.save_hyperparameters(ignore=["revision"])
         self.check_training_options()
-        self.origin = ClassifierOrigin(model_name_or_path, dropout=self.dropout_options(), pooling=pooling)
+        self.origin = ClassifierOrigin(
+            model_name_or_path, dropout=self.dropout_options(), revision=revision, pooling=pooling
+        )
         self._begins_anew = True
         self._is_built = False
         # BERT on a GPU: in place of the network's own forward pass, and of the training step's backward pass too

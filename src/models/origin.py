@@ -59,6 +59,7 @@ class Origin:
         name: of the pretrained model: Hub id, folder or package://.
         checkpoint: the checkpoint whose weights will be restored; None to start afresh.
         dropout: probabilities that replace those of the configuration, by option.
+        revision: commit, tag or branch of a pretrained model on the Hub; None is its main branch.
     """
 
     auto_class: ClassVar[type[AutoModelForSequenceClassification] | type[AutoModelForPreTraining]]
@@ -67,11 +68,24 @@ class Origin:
     name: str
     checkpoint: Checkpoint | None = None
     dropout: Mapping[str, float] = field(default_factory=dict)
+    revision: str | None = None
+
+    @property
+    def is_on_hub(self) -> bool:
+        return locate(self.name, "the model") is None
+
+    def __str__(self) -> str:
+        return pretrained.describe(self.name, self.revision)
 
     @functools.cached_property
     def archive(self) -> Archive | PretrainerArchive | None:
         """The checkpoint's section."""
         return self.archive_class.of(self.checkpoint) if self.checkpoint else None
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the network starts from the pretrained weights."""
+        return self.checkpoint is None
 
     @property
     def vocab_size(self) -> int:
@@ -80,7 +94,11 @@ class Origin:
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer that belongs to the weights; None if it is to be trained."""
-        return self.archive.tokenizer if self.archive else pretrained.load_tokenizer(self.name)
+        if self.archive:
+            return self.archive.tokenizer
+        if self.reads_weights:
+            pretrained.find_weights(self.name, self.revision)  # before the data are prepared
+        return pretrained.load_tokenizer(self.name, self.revision)
 
     def longest_input(self) -> int | None:
         """The maximum number of tokens in an input; None if the network sets no limit."""
@@ -108,7 +126,7 @@ class Origin:
         self.dropout_changes(config)
         check_vocabulary(tokenizer, config)
         if self.checkpoint is None:
-            return pretrained.check_weights(self.auto_class, self.name, config)
+            return pretrained.check_weights(self.auto_class, self.name, config, self.revision)
         with torch.device("meta"):  # names and shapes, no memory
             network, _ = self._network(config, pretrained_weights=False)
         load_weights(self.checkpoint, network)
@@ -131,7 +149,7 @@ class Origin:
 
     def _config(self) -> PretrainedConfig:
         """A copy, which callers may change."""
-        return copy.deepcopy(self.archive.config) if self.archive else pretrained.load_config(self.name)
+        return copy.deepcopy(self.archive.config) if self.archive else pretrained.load_config(self.name, self.revision)
 
     def _network(self, config: PretrainedConfig, pretrained_weights: bool) -> tuple[PreTrainedModel, set[str]]:
         """A network in fp32 with the dropout that the user set, and the names of the weights that are random.
@@ -140,7 +158,7 @@ class Origin:
         """
         config.update(self.dropout_changes(config))
         if pretrained_weights:
-            return pretrained.load_weights(self.auto_class, self.name, config)
+            return pretrained.load_weights(self.auto_class, self.name, config, self.revision)
         return pretrained.new_network(self.auto_class, config), set()
 
 
@@ -231,6 +249,10 @@ class PretrainerOrigin(Origin):
         return None if self.checkpoint else self.from_scratch
 
     @property
+    def reads_weights(self) -> bool:
+        return self.checkpoint is None and self.from_scratch is None
+
+    @property
     def vocab_size(self) -> int:
         return (self.from_scratch.get("vocab_size") or 0) if self.from_scratch else 0
 
@@ -256,8 +278,7 @@ class PretrainerOrigin(Origin):
         Args:
             tokenizer: of the data.
         """
-        pretrained_weights = self.checkpoint is None and self.from_scratch is None
-        network, _ = self._network(self.config(tokenizer), pretrained_weights)
+        network, _ = self._network(self.config(tokenizer), self.reads_weights)
         assert isinstance(network, BertForPreTraining)
         return network
 

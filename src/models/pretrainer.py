@@ -28,6 +28,8 @@ class BertPretrainer(TransformerModule):
     Args:
         model_name_or_path: Hub id, folder, or `package://NAME/PATH` inside an installed package: weights and tokenizer,
             or only the tokenizer with from_scratch.
+        revision: commit, tag or branch of a model on the Hub; null is its main branch. A full commit is exact, and is
+            found again without network access.
         from_scratch: starts from random weights, with these sizes: hidden_size, layers, heads. With vocab_size, a
             tokenizer of about that size is trained on the corpus; it has every character of the corpus, so it may be
             larger. null starts from the weights of model_name_or_path.
@@ -65,12 +67,16 @@ class BertPretrainer(TransformerModule):
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
         torch_compile: bool = False,
+        revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        # Lightning refuses a name that the data have too; a checkpoint holds all that the revision stands for
+        self.save_hyperparameters(ignore=["revision"])
         self.check_training_options()
         self.model: BertForPreTraining | None
-        self.origin = PretrainerOrigin(model_name_or_path, dropout=self.dropout_options(), from_scratch=from_scratch)
+        self.origin = PretrainerOrigin(
+            model_name_or_path, dropout=self.dropout_options(), revision=revision, from_scratch=from_scratch
+        )
         self.eval_means: RunningMeans
 
     def configure_model(self) -> None:

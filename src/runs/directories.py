@@ -3,7 +3,8 @@
 import os
 import re
 import shlex
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
@@ -32,6 +33,30 @@ def next_run(root: Path) -> Path:
     newest = runs(root)
     number = int(newest[0].name.removeprefix("version_")) + 1 if newest else 0
     return root / LOGS / f"version_{number}"
+
+
+def claim_run(root: Path, locks: ExitStack) -> Path:
+    """Makes the directory of a new run, which no run that starts at the same moment gets too.
+
+    If nothing was written to it when `locks` is closed, it is removed.
+    """
+    while True:
+        run = next_run(root)
+        new = [folder for folder in (run, *run.parents) if not folder.exists()]
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            if not run.is_dir():
+                raise
+        else:
+            locks.callback(_remove_if_empty, new)
+            return run
+
+
+def _remove_if_empty(folders: Iterable[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def run_of(checkpoint: Path) -> Path:

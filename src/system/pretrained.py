@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,11 +18,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from src.system.checksums import verify_checksums
+from src.system.downloads import fetch, origin
 from src.system.errors import UserError, one_line
-from src.system.hub import OFFLINE_HINT, why_offline
+from src.system.hub import find_repository
 from src.system.locations import PACKAGE_PREFIX, locate
 from src.system.quiet import quiet
 
@@ -31,6 +32,16 @@ _SHA256 = {
 }
 # of what `transformers` makes a list or a module, in memory or time, before it looks at the weights
 _MOST = {"num_labels": 100_000} | dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer", "num_layers"), 10_000)
+# of a model on the Hub: its configuration and tokenizer, at the top of the repository
+_SMALL = (
+    "config.json",
+    "token*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 _MOST_BYTES_OF_CONFIG = 16 * 2**20
 _NUMBER = re.compile(r"\d+")
 
@@ -49,9 +60,21 @@ def reading(what: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read: {type(error).__name__} ({one_line(error)[:300]})") from error
 
 
-def load_config(name: str) -> PretrainedConfig:
-    """The configuration of the pretrained model `name` (Hub id, folder or package://)."""
-    config: PretrainedConfig = _load(AutoConfig, name, "a model", ("*.json", "*.npy"))
+def describe(name: str, revision: str | None = None) -> str:
+    """A model's name; of one on the Hub with its commit, and whether its files came from the cache."""
+    if locate(name, "the model") is not None:
+        return name
+    repository = find_repository("model", name, revision)
+    return f"{repository}, {origin(repository)}"
+
+
+def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of the pretrained model `name` (Hub id, folder or package://).
+
+    Args:
+        revision: commit, tag or branch of a model on the Hub; None is its main branch.
+    """
+    config: PretrainedConfig = _load(AutoConfig, name, revision, "a model", ("*.json", "*.npy"))
     return _called_as_here(config)
 
 
@@ -81,9 +104,9 @@ def _check_counts(settings: Any) -> None:
             raise ValueError(f"{name} is {count!r:.50}")
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The fast tokenizer of the pretrained model `name`."""
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, "a tokenizer", ("*.json", "*.txt"))
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, name, revision, "a tokenizer", ("*.json", "*.txt"))
     _check_tokenizer(tokenizer, f"the tokenizer of {name!r}")
     return tokenizer
 
@@ -120,7 +143,7 @@ def new_network(auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
     return network
 
 
-def check_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTrainedModel:
+def check_weights(auto_class: Any, name: str, config: PretrainedConfig, revision: str | None = None) -> PreTrainedModel:
     """Downloads the weights of `name` if they are on the Hub, and loads them once, in the memory of the files.
 
     Returns:
@@ -130,10 +153,12 @@ def check_weights(auto_class: Any, name: str, config: PretrainedConfig) -> PreTr
         UserError: as `load_weights`.
     """
     with torch.random.fork_rng(devices=[]):  # the network for use draws its head from torch's seed
-        return load_weights(auto_class, name, config)[0]
+        return load_weights(auto_class, name, config, revision)[0]
 
 
-def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> tuple[PreTrainedModel, set[str]]:
+def load_weights(
+    auto_class: Any, name: str, config: PretrainedConfig, revision: str | None = None
+) -> tuple[PreTrainedModel, set[str]]:
     """A network in fp32 with the weights of `name`, and the names of those that it lacks, or has in another shape.
 
     Those are of a head, and are initialised from torch's seed. Only safetensors are read: a pickle can run code.
@@ -143,13 +168,13 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> tuple[
             has a different content.
     """
     _check_hash(name)
-    _check_size(auto_class, name, config)
+    _check_size(auto_class, name, config, revision)
     # no report of missing and unexpected weights: a new head and an old one are expected
     with quiet():
         # a head for other labels is no error: it is replaced
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         options |= {"config": config, "output_loading_info": True}
-        network, report = _load(auto_class, name, "weights", ("*.safetensors",), **options)
+        network, report = _load(auto_class, name, revision, "weights", ("*.safetensors",), **options)
     lacking = {key if isinstance(key, str) else key[0] for key in (*report["missing_keys"], *report["mismatched_keys"])}
     encoder = f"{network.base_model_prefix}."
     # a masked language model has no pooler
@@ -164,16 +189,16 @@ def load_weights(auto_class: Any, name: str, config: PretrainedConfig) -> tuple[
     return network, lacking
 
 
-def _check_size(auto_class: Any, name: str, config: PretrainedConfig) -> None:
+def _check_size(auto_class: Any, name: str, config: PretrainedConfig, revision: str | None) -> None:
     """Compares the size of the encoder with that of the files, before there is memory for the encoder.
 
     Raises:
         UserError: the encoder is larger, or the files are no safetensors of floats.
     """
     n_weights = 0
-    path = _locate(name)
+    files = _weight_files(name, revision)
     try:
-        for file in _weight_files(str(path or name)):
+        for file in files:
             with safe_open(file, "pt") as weights:  # which tells from the header how long the file must be
                 for key in weights.keys():  # noqa: SIM118  (it is no dict)
                     n_weights += math.prod(weights.get_slice(key).get_shape())
@@ -181,7 +206,7 @@ def _check_size(auto_class: Any, name: str, config: PretrainedConfig) -> None:
                     if key.endswith(("weight", "bias")) and not kind.startswith(("F", "BF")):
                         raise ValueError(f"{key} has numbers of the type {kind}")
     except Exception as error:  # these libraries raise errors of many classes
-        raise _unreadable("weights", name, path, error) from error
+        raise _unreadable("weights", name, error) from error
     with torch.device("meta"):  # names and shapes, no memory
         network = new_network(auto_class, config)
     encoder = (
@@ -193,48 +218,80 @@ def _check_size(auto_class: Any, name: str, config: PretrainedConfig) -> None:
         raise UserError(f"{name!r} has {n_weights:,} weights, but its config.json is of a network with {needed:,}")
 
 
-def _weight_files(where: str) -> list[str]:
-    file = cached_file(where, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
-    if file:
-        return [file]
-    index = cached_file(where, SAFE_WEIGHTS_INDEX_NAME)
-    for shard in set(json.loads(Path(str(index)).read_text("utf-8"))["weight_map"].values()):
-        if PurePosixPath(shard).name != shard:
-            raise ValueError(f"its index names the file {shard!r:.100}, which is not in the folder")
-    files: list[str] = get_checkpoint_shard_files(where, index)[0]
-    return files
+def find_weights(name: str, revision: str | None = None) -> None:
+    """Looks for the weights of `name`, and downloads none of them.
 
-
-def _load(auto_class: Any, name: str, what: str, files: Sequence[str], **options: Any) -> Any:
-    path = _locate(name)
-    if path is not None and not (path / "config.json").is_file():
-        raise UserError(f"the model folder {name!r} has no config.json")
-    if path is not None:
-        verify_checksums(path, *files)
-        for entry in sorted(chain.from_iterable(map(path.glob, files))):
-            if not entry.is_file():  # which `transformers` takes for a file that is not there
-                raise UserError(f"{entry} cannot be read: it is no file")
-        with reading(f"the configuration of {name!r}"):  # that of a tokenizer too
-            if (path / "config.json").stat().st_size > _MOST_BYTES_OF_CONFIG:
-                raise ValueError("config.json is too large")
-            _check_counts(json.loads((path / "config.json").read_text("utf-8")))
-    try:
-        return auto_class.from_pretrained(str(path or name), trust_remote_code=False, **options)
-    except Exception as error:  # these libraries raise errors of many classes
-        raise _unreadable(what, name, path, error) from error
-
-
-def _locate(name: str) -> Path | None:
+    Raises:
+        UserError: there is no such model, or it has no safetensors.
+    """
     path = locate(name, "the model")
     if path is None:
-        why_offline()
-    return path
+        files = set(find_repository("model", name, revision).files)
+    else:
+        files = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME} & files:
+        return
+    reason = f"weights cannot be read from {name!r}: there is no {SAFE_WEIGHTS_NAME}"
+    if pickles := sorted(file for file in files if fnmatch(file, "pytorch_model*.bin")):
+        raise UserError(
+            f"{reason}, but {pickles[0]}, which can run code and is not read. This makes a folder with safetensors: "
+            'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
+            f"[c.from_pretrained('{name}').save_pretrained('converted') for c in (M, T)]\""
+        )
+    raise UserError(reason)
 
 
-def _unreadable(what: str, name: str, path: Path | None, error: Exception) -> UserError:
-    if path is None:
-        reason = f"could not be fetched from the Hub ({(why_offline() or one_line(error))[:200]})"
-        return UserError(f"{what} of {name!r} {reason}; {OFFLINE_HINT}")
+def _weight_files(name: str, revision: str | None) -> list[Path]:
+    """The files of the weights, in the folder of the model; those on the Hub are downloaded."""
+    find_weights(name, revision)
+    folder = _folder(name, revision, [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME])
+    if (folder / SAFE_WEIGHTS_NAME).exists():
+        return [folder / SAFE_WEIGHTS_NAME]
+    with reading(f"the index of the weights of {name!r}"):
+        index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text("utf-8"))
+        shards = sorted(set(index["weight_map"].values()))
+        for shard in shards:
+            if PurePosixPath(shard).name != shard:
+                raise ValueError(f"it names the file {shard!r:.100}, which is not in the folder")
+    _folder(name, revision, shards)
+    return [folder / shard for shard in shards]
+
+
+def _folder(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder of a model; of one on the Hub, the files at its top that match a pattern are downloaded to it."""
+    path = locate(name, "the model")
+    if path is not None:
+        return path
+    repository = find_repository("model", name, revision)
+    top = [file for file in repository.files if "/" not in file]
+    return fetch(repository, [file for file in top if any(fnmatch(file, pattern) for pattern in patterns)])
+
+
+def _load(auto_class: Any, name: str, revision: str | None, what: str, verified: Sequence[str], **options: Any) -> Any:
+    """What `auto_class` reads from a model's folder, after its checksums were compared.
+
+    Args:
+        what: is read, for messages.
+        verified: patterns of the files that are read.
+    """
+    path = _folder(name, revision, _SMALL)
+    if not (path / "config.json").is_file():
+        raise UserError(f"the model folder {name!r} has no config.json")
+    verify_checksums(path, *verified)
+    for entry in sorted(chain.from_iterable(map(path.glob, verified))):
+        if not entry.is_file():  # which `transformers` takes for a file that is not there
+            raise UserError(f"{entry} cannot be read: it is no file")
+    with reading(f"the configuration of {name!r}"):  # that of a tokenizer too
+        if (path / "config.json").stat().st_size > _MOST_BYTES_OF_CONFIG:
+            raise ValueError("config.json is too large")
+        _check_counts(json.loads((path / "config.json").read_text("utf-8")))
+    try:
+        return auto_class.from_pretrained(str(path), trust_remote_code=False, local_files_only=True, **options)
+    except Exception as error:  # these libraries raise errors of many classes
+        raise _unreadable(what, name, error) from error
+
+
+def _unreadable(what: str, name: str, error: Exception) -> UserError:
     return UserError(f"{what} cannot be read from {name!r}: {one_line(error)[:300]}")
 
 

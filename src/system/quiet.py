@@ -22,7 +22,7 @@ def hush_libraries() -> None:
     for name in _WANTED_REPORTS:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty():  # each step of a bar would be a line
         import datasets  # takes 1.6 s to import, and `predict` needs this module but not that one
 
         datasets.disable_progress_bars()

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from src.runs import directories
 from tests.processes import run
 from tests.synthetic import synthetic_reviews
 
@@ -119,19 +118,6 @@ def test_another_logger_leaves_the_run_in_one_directory(run_cli: Run, tiny_optio
     status, _, err = run_cli("test", "--ckpt_path", "best")
     assert status == 0, err
     assert Path("lightning_logs/version_0/test.json").is_file()
-
-
-def test_a_directory_that_another_run_has_taken_meanwhile_is_left_to_it(
-    run_cli: Run, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
-    taken = Path("lightning_logs/version_0").absolute()
-    kept = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file() and "events" not in path.name}
-    monkeypatch.setattr(directories, "next_run", lambda _: taken)  # as one sees it that looks a moment earlier
-    status, _, err = run_cli("fit", *tiny_options, "--trainer.max_epochs=1", "--seed_everything=1")
-    assert status == 1
-    assert err.splitlines()[-1] == f"error: another run, started at the same time, has taken {taken}: start again"
-    assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_without_an_interval_the_log_has_a_row_an_epoch(run_cli: Run, tiny_options: list[str]) -> None:

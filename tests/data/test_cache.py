@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
 import pytest
 from transformers import BertTokenizerFast
 
 from src.data import cache
 from src.data.cache import cache_dir, cache_key, prepare_once
-from src.system import hub
 from src.system.errors import UserError
 from tests.conftest import write_reviews
 from tests.data.conftest import Attach
+from tests.loopback_hub import LoopbackHub, use
 from tests.synthetic import synthetic_reviews
 
 _ROOT = Path(__file__).parents[2]
@@ -186,41 +185,21 @@ def test_preparing_leaves_no_second_copy(attach: Attach, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "offline"])
 def test_hub_data_are_found_again_without_the_network(
-    attach: Attach, monkeypatch: pytest.MonkeyPatch, offline: bool
+    attach: Attach, loopback: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     """Of a branch too: the commit that it last pointed to is remembered (datasets #6837, #7551)."""
-    name, commit = f"someone/reviews-{offline}", "0123456789abcdef" * 2 + "01234567"
-    reviews = datasets.Dataset.from_pandas(synthetic_reviews(240))
-    asked: list[object] = []
-
-    def resolve(_: object, repo: str, *, revision: str | None, **_options: object) -> huggingface_hub.DatasetInfo:
-        asked.append((repo, revision))
-        return huggingface_hub.DatasetInfo(id=repo, sha=commit)
-
-    def load(repo: str, *, revision: str, **_options: object) -> datasets.DatasetDict:
-        assert (repo, revision) == (name, commit), "not the commit that the branch was found to point to"
-        return datasets.DatasetDict(train=reviews)
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with monkeypatch.context() as online:
-        online.setattr(hub, "_probe", lambda _: "")
-        online.setattr(huggingface_hub.HfApi, "dataset_info", resolve)
-        online.setattr(datasets, "load_dataset", load)
-        assert not attach(dataset=name).prepared.found
-    assert asked == [(name, None)]
-
-    def unreachable(*_args: object, **_options: object) -> None:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr(hub, "_probe", lambda _: "HF_HUB_OFFLINE=1" if offline else "")
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    data = attach(dataset=name)
-    prepared = data.prepared
-    assert prepared.found
+    (tmp_path / "reviews").mkdir()
+    write_reviews(tmp_path / "reviews" / "train.csv", synthetic_reviews(240))
+    commit = loopback.add("datasets/someone/reviews", tmp_path / "reviews")
+    assert not attach(dataset="someone/reviews").prepared.found
+    loopback.fail("drop")
+    use(loopback.address, tmp_path / "hf-home", monkeypatch, offline=offline)
+    data = attach(dataset="someone/reviews")
+    assert data.prepared.found
     assert data.label_names == ["neg", "pos"]
-    # and by the commit, which is asked of nobody
-    assert attach(dataset=name, revision=commit).prepared.found
+    # and by the commit
+    assert attach(dataset="someone/reviews", revision=commit).prepared.found
+    # other rows of the same files
+    assert not attach(dataset="someone/reviews", train_size=40).prepared.found
     with pytest.raises(UserError, match=r"configs/quickstart\.yaml"):
-        attach(dataset=name, revision="v2").prepare_data()
+        attach(dataset="someone/reviews", revision="v2").prepare_data()

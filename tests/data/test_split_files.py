@@ -1,6 +1,4 @@
-"""Which files of a local data set belong to which split."""
-
-from pathlib import Path
+"""Which files of a data set belong to which split."""
 
 import pytest
 
@@ -8,12 +6,8 @@ from src.data.split_files import find_split_files
 from src.system.errors import UserError
 
 
-def _found(folder: Path, *names: str, config_name: str | None = None) -> dict[str, list[str]]:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    found = find_split_files(folder, config_name)
-    return {split: [str(file.relative_to(folder)) for file in files] for split, files in found.items()}
+def _found(*files: str, readme: str = "", config_name: str | None = None) -> dict[str, list[str]]:
+    return find_split_files(files, readme, config_name, "someone/reviews")
 
 
 @pytest.mark.parametrize(
@@ -58,61 +52,74 @@ def _found(folder: Path, *names: str, config_name: str | None = None) -> dict[st
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
 )
-def test_names_tell_the_split(tmp_path: Path, names: list[str], splits: dict[str, list[str]]) -> None:
-    assert _found(tmp_path, *names) == splits
+def test_names_tell_the_split(names: list[str], splits: dict[str, list[str]]) -> None:
+    assert _found(*names) == splits
 
 
-def test_several_kinds_in_a_split_and_none_at_all_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no files of a known kind"):
-        _found(tmp_path, "notes.md")
+def test_many_shards_of_a_split_are_one() -> None:
+    n = 100
+    names = [f"data/train-{i:05}-of-{n:05}.parquet" for i in range(n)]
+    assert _found(*reversed(names), "data/test-00000-of-00001.parquet") == {
+        "train": names,
+        "test": ["data/test-00000-of-00001.parquet"],
+    }
+    assert _found(*names, readme=_readme("- config_name: a\n  data_files: data/train-*")) == {"train": names}
+
+
+def test_several_kinds_in_a_split_and_none_at_all_are_refused() -> None:
+    with pytest.raises(UserError, match="'someone/reviews' has no file of a known kind"):
+        _found("notes.md")
     with pytest.raises(UserError, match=r"files of several kinds: train\.csv, train\.parquet"):
-        _found(tmp_path, "train.csv", "train.parquet")
+        _found("train.csv", "train.parquet")
 
 
-def _readme(folder: Path, configs: str) -> None:
-    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}\n---\n# Reviews\n")
+def _readme(configs: str) -> str:
+    return f"---\nconfigs:\n{configs}\n---\n# Reviews\n"
 
 
-def test_readme_tells_the_files_of_a_configuration(tmp_path: Path) -> None:
-    _readme(
-        tmp_path,
+def test_readme_tells_the_files_of_a_configuration() -> None:
+    readme = _readme(
         "- config_name: de\n  data_files:\n  - split: train\n    path: [de/a*.csv, de/x.csv]\n"
         "- config_name: en\n  data_files: en.csv\n- config_name: fr\n  data_dir: fr",
     )
     names = ["de/a1.csv", "de/a2.csv", "de/x.csv", "en.csv", "fr/train.csv", "train.csv"]
-    with pytest.raises(UserError, match=r"configurations de, en, fr: data\.config_name names one"):
-        _found(tmp_path, *names)
-    with pytest.raises(UserError, match=r"configurations de, en, fr: data\.config_name names one"):
-        _found(tmp_path, config_name="it")
-    assert _found(tmp_path, config_name="de") == {"train": ["de/a1.csv", "de/a2.csv", "de/x.csv"]}
-    assert _found(tmp_path, config_name="en") == {"train": ["en.csv"]}
-    assert _found(tmp_path, config_name="fr") == {"train": ["fr/train.csv"]}
+    for name in (None, "it"):
+        with pytest.raises(UserError, match=r"configurations de, en, fr: data\.config_name names one"):
+            _found(*names, readme=readme, config_name=name)
+    for name, files in {"de": names[:3], "en": ["en.csv"], "fr": ["fr/train.csv"]}.items():
+        assert _found(*names, readme=readme, config_name=name) == {"train": files}
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("https://example.org/train.csv", "only files inside the folder are read"),
-        ("zip://train.csv::reviews.zip", "only files inside the folder are read"),
-        ("../train.csv", "only files inside the folder are read"),
-        ("/etc/train.csv", "only files inside the folder are read"),
-        ("gone.csv", "the folder has no such file"),
-        (".hidden/*.csv", "the folder has no such file"),
+        ("https://example.org/train.csv", "only files inside it are read"),
+        ("zip://train.csv::reviews.zip", "only files inside it are read"),
+        ("../train.csv", "only files inside it are read"),
+        ("/etc/train.csv", "only files inside it are read"),
+        ("gone.csv", "there is no such file"),
+        (".hidden/*.csv", "there is no such file"),
     ],
 )
-def test_readme_of_a_stranger_leads_nowhere_else(tmp_path: Path, path: str, words: str) -> None:
-    _readme(tmp_path, f"- config_name: default\n  data_files: '{path}'")
+def test_readme_of_a_stranger_leads_nowhere_else(path: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        _found(tmp_path, ".hidden/train.csv")
+        _found(".hidden/train.csv", readme=_readme(f"- config_name: default\n  data_files: '{path}'"))
 
 
-def test_damaged_readme_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("---\nconfigs: [{\n---\n")
-    with pytest.raises(UserError, match=r"the metadata of .* cannot be read"):
-        _found(tmp_path, "train.csv")
-    _readme(tmp_path, "- 5")
-    with pytest.raises(UserError, match=r"the metadata of .* cannot be read"):
-        _found(tmp_path)
-    _readme(tmp_path, "- config_name: a\n  data_files:\n  - split: ../../x\n    path: train.csv")
-    with pytest.raises(UserError, match="which is no name"):
-        _found(tmp_path)
+@pytest.mark.parametrize(
+    "configs",
+    [
+        "[{",
+        "- 5",
+        "- config_name: a\n  data_files: 5",
+        "- config_name: a\n  data_files: [5]",
+        "- config_name: a\n  data_files: {train: 5}",
+        "- config_name: a\n  data_files: [{split: train}]",
+        "- config_name: a\n  data_files: [{path: train.csv}]",
+        "- config_name: a\n  data_files: [{split: train, path: {a: b}}]",
+        "- config_name: a\n  data_files:\n  - split: ../../x\n    path: train.csv",
+    ],
+)
+def test_damaged_readme_is_one_line(configs: str) -> None:
+    with pytest.raises(UserError, match=r"README\.md of the data set 'someone/reviews' "):
+        _found("train.csv", readme=_readme(configs))

@@ -1,5 +1,7 @@
 """Run directories: which is the newest, which is next, and which is resumed."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from src.runs.directories import (
     LAST,
     LOGS,
     chosen,
+    claim_run,
     find_checkpoint,
     find_interrupted,
     next_run,
@@ -30,6 +33,24 @@ def _make_run(root: Path, number: int, finished: bool | None = None) -> Path:
     if finished is not None:
         torch.save({"state_dict": {}, FINISHED_KEY: finished}, run / LAST)
     return run
+
+
+def test_each_run_claims_a_directory_of_its_own(tmp_path: Path) -> None:
+    _make_run(tmp_path, 0)
+    with ThreadPoolExecutor(8) as pool, ExitStack() as locks:
+        claimed = list(pool.map(lambda _: claim_run(tmp_path, locks), range(8)))
+        assert sorted(claimed) == [tmp_path / LOGS / f"version_{number}" for number in range(1, 9)]
+        (claimed[0] / CONFIG).touch()
+    assert sorted(runs(tmp_path)) == sorted([tmp_path / LOGS / "version_0", claimed[0]]), "empty ones stay"
+
+
+def test_claim_without_a_run_leaves_what_was_there(tmp_path: Path) -> None:
+    with ExitStack() as locks:
+        assert claim_run(tmp_path / "new" / "root", locks).is_dir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / LOGS).symlink_to("nowhere")
+    with pytest.raises(FileExistsError), ExitStack() as locks:
+        claim_run(tmp_path, locks)
 
 
 def test_runs_are_ordered_by_number(tmp_path: Path) -> None:

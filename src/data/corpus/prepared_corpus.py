@@ -120,13 +120,15 @@ def prepare_corpus(
 def _read(source: Source, selection: CorpusSelection) -> datasets.Dataset:
     """The chosen reviews of all chosen splits, checked."""
     column = selection.text_column
-    splits = source.read(list(dict.fromkeys([column, *(selection.where or ())])))
-    parts = []
-    for name in selection.split.split("+"):
-        if name not in splits:
+    names, there = selection.split.split("+"), source.splits()
+    for name in names:
+        if name not in there:
             raise UserError(
-                f"the data set {source.dataset!r} has no split {name!r} (data.split; its splits: {', '.join(splits)})"
+                f"the data set {source.dataset!r} has no split {name!r} (data.split; its splits: {', '.join(there)})"
             )
+    splits = source.read(list(dict.fromkeys([column, *(selection.where or ())])), names)
+    parts = []
+    for name in names:
         part = select_rows(splits[name], name, source.dataset, selection.where, [column])
         check_texts(part, column, np.arange(len(part)), name)
         parts.append(part)

@@ -21,12 +21,12 @@ Make = Callable[..., Corpus]
 
 
 @pytest.fixture
-def make(tiny_bert: Path, tmp_path: Path) -> Make:
+def make(tiny_bert: Path) -> Make:
     def corpus(path: Path, held_out: list[str] | None = None, vocab_size: int = 0, **changes: object) -> Corpus:
         options = {"where": None, "split": "train", "text_column": "text", "train_size": None, "val_size": 10}
         options |= {"subset_seed": 42, "sequence_length": 32, "next_sentence": True}
         return prepare_corpus(
-            find_source(str(path), None, tmp_path),
+            find_source(str(path), None),
             CorpusSelection(**(options | changes)),  # type: ignore[arg-type]
             vocab_size or AutoTokenizer.from_pretrained(tiny_bert),
             held_out_of(held_out or []),
