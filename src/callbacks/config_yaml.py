@@ -48,7 +48,6 @@ class RunConfig(SaveConfigCallback):
                 f"the argument {lost[1]} of a class is {lost[2]:.100}, which config.yaml cannot hold, so the run could "
                 "not be resumed: give it a plain value"
             )
-        self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / CONFIG
         if not self.resumed:
             lock_run(self.run, self.locks)

@@ -101,7 +101,7 @@ class TransformerModule(lightning.LightningModule):
         """
         self.check_data()
         if self.origin.checkpoint is None:
-            if self.origin.is_on_hub:
+            if self.origin.reads_weights and self.origin.is_on_hub:
                 print(f"Model: {self.origin}", flush=True)
             return
         self.check_state(self.origin.checkpoint.content)
