@@ -4,6 +4,7 @@ Each test runs with all rows in one block, and with few or one row per block.
 """
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -82,13 +83,16 @@ def test_attention_gradient_with_dropout_is_the_numerical_one() -> None:
     assert torch.autograd.gradcheck(attend, inputs)
 
 
-def test_bf16_uses_sdpa(network: nn.Module) -> None:
-    """SDPA computes the probabilities in fp32."""
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_bf16_trains_in_fp32_and_is_evaluated_by_sdpa(network: nn.Module, p: float) -> None:
     use_fast_dropout(network)
-    query, key, value = (torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3))
-    self_attention = network.bert.encoder.layer[0].attention.self
+    inputs = [torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3)]
+    attend = functools.partial(attention.attention_with_dropout, network.bert.encoder.layer[0].attention.self)
     torch.manual_seed(6)
-    mine, _ = attention.attention_with_dropout(self_attention, query, key, value, None, dropout=0.5)
+    exact, _ = attend(*(each.float() for each in inputs), None, dropout=p)
     torch.manual_seed(6)
-    theirs = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=0.5).transpose(1, 2)
-    assert torch.equal(mine, theirs)
+    trained, _ = attend(*inputs, None, dropout=p)
+    assert torch.equal(trained, exact.bfloat16())
+    with torch.no_grad():
+        evaluated, _ = attend(*inputs, None)
+    assert torch.equal(evaluated, nn.functional.scaled_dot_product_attention(*inputs).transpose(1, 2))
