@@ -16,7 +16,7 @@ from src.data.fingerprints import read_hashes, save_hashes
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import longest_input
 from src.models.checkpoint_format import Archive, tokenizer_to_files
-from src.system import pretrained
+from src.system import pretrained, weights
 from src.system.errors import UserError
 from src.system.quiet import quiet
 
@@ -94,9 +94,7 @@ def read_network(folder: Path, archive: Archive) -> PreTrainedModel:
     Raises:
         UserError: there is no safetensors file, it cannot be read, or weights are missing (the head's, for example).
     """
-    network, lacking = pretrained.load_weights(
-        AutoModelForSequenceClassification, str(folder.absolute()), archive.config
-    )
+    network, lacking = weights.load_weights(AutoModelForSequenceClassification, str(folder.absolute()), archive.config)
     if lacking:
         raise UserError(f"{folder} is no trained classifier: it has no weights for {', '.join(sorted(lacking)[:3])}")
     result: PreTrainedModel = network.eval()

@@ -25,7 +25,7 @@ from src.models.checkpoint_format import Archive, PretrainerArchive, load_weight
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
 from src.models.heads.pretrained_head import match_head
 from src.runs.checkpoint_reading import Checkpoint
-from src.system import pretrained
+from src.system import pretrained, weights
 from src.system.errors import UserError
 from src.system.locations import locate
 
@@ -97,7 +97,7 @@ class Origin:
         if self.archive:
             return self.archive.tokenizer
         if self.reads_weights:
-            pretrained.find_weights(self.name, self.revision)  # before the data are prepared
+            weights.find_weights(self.name, self.revision)  # before the data are prepared
         return pretrained.load_tokenizer(self.name, self.revision)
 
     def longest_input(self) -> int | None:
@@ -126,7 +126,7 @@ class Origin:
         self.dropout_changes(config)
         check_vocabulary(tokenizer, config)
         if self.checkpoint is None:
-            return pretrained.check_weights(self.auto_class, self.name, config, self.revision)
+            return weights.check_weights(self.auto_class, self.name, config, self.revision)
         with torch.device("meta"):  # names and shapes, no memory
             network, _ = self._network(config, pretrained_weights=False)
         load_weights(self.checkpoint, network)
@@ -158,7 +158,7 @@ class Origin:
         """
         config.update(self.dropout_changes(config))
         if pretrained_weights:
-            return pretrained.load_weights(self.auto_class, self.name, config, self.revision)
+            return weights.load_weights(self.auto_class, self.name, config, self.revision)
         return pretrained.new_network(self.auto_class, config), set()
 
 
