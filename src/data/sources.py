@@ -12,6 +12,7 @@ from src.data.arrow_tables import write_arrow
 from src.data.cache import cache_key, prepare_once
 from src.data.split_files import README, SplitFiles, find_split_files
 from src.data.tables import SUFFIXES, format_by_name
+from src.system.checksums import file_sha256
 from src.system.downloads import fetch, origin
 from src.system.errors import UserError, one_line
 from src.system.hub import Repository, find_repository
@@ -125,6 +126,5 @@ def hash_files(files: Mapping[str, Path]) -> str:
     total = hashlib.sha256()
     for name, file in files.items():
         total.update(name.encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(bytes.fromhex(file_sha256(file)))
     return total.hexdigest()

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from src.data.tables import STANDARD, Row
 from src.system.atomic import atomic_write, remove_unfinished
+from src.system.checksums import file_sha256
 from src.system.errors import UserError, why
 
 OutputFormat = Literal["csv", "jsonl"]
@@ -59,8 +60,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     """SHA-256 over the contents of the files."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 

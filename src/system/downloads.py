@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import GatedRepoError
 
+from src.system.checksums import file_sha256
 from src.system.errors import UserError, disk_is_full, one_line
 from src.system.hub import OFFLINE_HINT, Repository, cause_of, refusal
 
@@ -137,11 +138,11 @@ def _is_genuine(path: Path) -> bool:
     with suppress(OSError):
         if memory.read_text("ascii") == known:
             return True
-    with blob.open("rb") as stream:
-        if is_large:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        else:
-            git = hashlib.sha1(f"blob {facts.st_size}\0".encode(), usedforsecurity=False)
+    if is_large:
+        found = file_sha256(blob)
+    else:
+        git = hashlib.sha1(f"blob {facts.st_size}\0".encode(), usedforsecurity=False)
+        with blob.open("rb") as stream:
             found = hashlib.file_digest(stream, lambda: git).hexdigest()
     if found != blob.name:
         return False

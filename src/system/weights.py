@@ -1,6 +1,5 @@
 """The weights of pretrained models: found, compared with the configuration before there is memory for them, loaded."""
 
-import hashlib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from src.system.checksums import file_sha256
 from src.system.errors import UserError
 from src.system.hub import find_repository
 from src.system.locations import PACKAGE_PREFIX, locate
@@ -143,7 +143,5 @@ def _check_hash(name: str) -> None:
     if expected is None or not name.startswith(PACKAGE_PREFIX):
         return
     weights = Path(str(locate(name, "the model"))) / "model.safetensors"
-    with weights.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
+    if (found := file_sha256(weights)) != expected:
         raise UserError(f"{weights} is not the file that was published: its sha256 is {found}, not {expected}")
