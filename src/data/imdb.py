@@ -154,8 +154,11 @@ class ImdbDataModule(PreparedDataModule):
             counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})")
         if rest := [USES[name] for name, split in (("val", "validation"), ("test", "test")) if split not in sizes]:
-            print(f"Rows for {' and '.join(rest)} are the last of the shuffled training split: there is no other split")
-        classes = [f"{_quoted(name)} {count:,}" for name, count in prepared.classes().items()]
+            print(
+                f"Rows for {' and '.join(rest)}: the last of the shuffled training split, "
+                "since the data set has no split for them"
+            )
+        classes = [f"{_quoted(name)} ({count:,})" for name, count in prepared.classes().items()]
         more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
         print(f"Classes, with their training rows: {', '.join(classes[:_CLASSES_SHOWN])}{more}", flush=True)
         for one, other in near_equal(self.label_names):

@@ -176,7 +176,7 @@ def test_second_preparation_is_found(attach: Attach, capsys: pytest.CaptureFixtu
     second = capsys.readouterr().out
     assert "Prepared reviews: 48 for training, 24 for validation, 24 for testing" in first
     assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-3:]
-    assert "Classes, with their training rows: neg 24, pos 24" in second
+    assert "Classes, with their training rows: neg (24), pos (24)" in second
 
 
 def test_stage_opens_its_rows_alone(attach: Attach) -> None:
