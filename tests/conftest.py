@@ -8,6 +8,8 @@ from pathlib import Path
 # before `datasets` is imported: nothing is fetched, and nothing is left in the user's own cache
 _CACHE = tempfile.TemporaryDirectory(prefix="bert-imdb-tests-")
 os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1", MPLBACKEND="Agg")
+# the same figures on every processor: see src/system/processor.py
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 # the tiny model's matrices are too small to share out: with more threads they spend their time waiting for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

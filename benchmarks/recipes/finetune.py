@@ -43,6 +43,8 @@ def train(options: Sequence[str], seed: int, directory: Path) -> Path:
     run = directory / "lightning_logs" / "version_0"
     if not finished.is_file():
         shutil.rmtree(directory, ignore_errors=True)
+        # in fp32 on every processor, unless the recipe says otherwise
+        options = ["--trainer.precision=32-true", *options]
         place = [f"--seed_everything={seed}", f"--trainer.default_root_dir={directory}"]
         # the final weights are evaluated, so that validation within training would be for nothing
         run_process(ours("fit", *options, *place, "--trainer.limit_val_batches=0"), directory / "fit.log")

@@ -27,6 +27,7 @@ from src.commands.allowed_classes import allow_classes
 from src.commands.arguments import SUBCOMMANDS, Command, read_command
 from src.commands.help import print_help
 from src.commands.library_errors import as_user_error
+from src.commands.precision import choose_precision
 from src.data.base import PreparedDataModule
 from src.data.imdb import ImdbDataModule
 from src.data.pretraining import PretrainingDataModule  # noqa: F401  (so that YAML may name it alone)
@@ -103,6 +104,8 @@ class ReviewCLI(LightningCLI):
         if self.command.name != "fit":
             # the run's config.yaml is the record of how it was trained
             self.save_config_callback = None
+        elif self.command.checkpoint is None:
+            choose_precision(self._get(self.config, "trainer"))
 
     def instantiate_classes(self) -> None:
         """Tells the module what will be restored, and the data module which tokenizer the model has."""

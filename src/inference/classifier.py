@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from src.data.tokenization import Encoder
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network
+from src.models.kernels.few_widths import few_widths
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.reading_check import check_reading
@@ -27,6 +29,7 @@ from src.system.checksums import verify_checksums
 from src.system.errors import UserError
 from src.system.locations import expanded
 from src.system.pretrained import reading
+from src.system.processor import multiplies_bf16
 
 Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and attention mask, both int64 of shape (rows, tokens), to logits, float32 of shape (rows, labels)."""
@@ -96,7 +99,7 @@ def load(path: str | Path) -> Classifier:
             raise UserError(f"{path} has no {WEIGHTS}; to run an ONNX file in it, name that file")
         pretrained = read_network(path, archive)
         check_reading(pretrained, archive.encoder, str(path))
-        network = fastest_network(pretrained)
+        network = fastest_network(pretrained, archive.encoder.max_length)
         files = [path / WEIGHTS, *sorted(path.glob("*.json"))]
     elif path.suffix == ".onnx":
         if not path.is_file():
@@ -107,17 +110,25 @@ def load(path: str | Path) -> Classifier:
     else:
         checkpoint = read_checkpoint(path)
         archive = Archive.of(checkpoint)
-        network = fastest_network(network_in(checkpoint, archive))
+        network = fastest_network(network_in(checkpoint, archive), archive.encoder.max_length)
         files = [path]
     on_gpu = torch.cuda.is_available() and path.suffix != ".onnx"
     return Classifier(network, archive.encoder, archive.labels, files, on_gpu)
 
 
-def fastest_network(network: PreTrainedModel) -> Network:
-    """A classifier of `transformers` as a `Network`: a BERT on a GPU in bf16 and without padding, others in fp32."""
+def fastest_network(network: PreTrainedModel, longest: int) -> Network:
+    """A classifier of `transformers` as a `Network`.
+
+    A BERT on a GPU is computed in bf16 and without padding, any network in bf16 on a CPU that `multiplies_bf16`, and
+    others in fp32.
+
+    Args:
+        longest: the most tokens of a text.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not is_supported(network, device):
-        return torch_network(network)
+        in_bf16 = device.type == "cpu" and multiplies_bf16()
+        return bf16_network(network, longest) if in_bf16 else torch_network(network)
     bert = PackedBert(network.eval().to(device), torch.bfloat16)  # type: ignore[arg-type]
 
     @torch.inference_mode()
@@ -143,6 +154,26 @@ def torch_network(network: PreTrainedModel) -> Network:
         ids, mask = (torch.from_numpy(array).to(device) for array in (input_ids, attention_mask))
         logits: np.ndarray = network(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
         return logits
+
+    return run
+
+
+def bf16_network(network: PreTrainedModel, longest: int) -> Network:
+    """As `torch_network`, on a CPU, with matrix products in bf16.
+
+    Args:
+        longest: the most tokens of a text.
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Linear):
+            part.to(torch.bfloat16)  # autocast would round the weights for each batch
+    in_fp32 = torch_network(network)
+
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        width = input_ids.shape[1]
+        padding = ((0, 0), (0, few_widths(width, longest) - width))
+        with torch.autocast("cpu", torch.bfloat16):
+            return in_fp32(np.pad(input_ids, padding), np.pad(attention_mask, padding))
 
     return run
 

@@ -19,6 +19,7 @@ from src.models.heads import linear_probe as probing
 from src.models.heads.mean_over_windows import mean_over_windows
 from src.models.heads.mean_pooling import Pooling
 from src.models.kernels.cuda_graphs import GraphedSteps
+from src.models.kernels.few_widths import with_few_widths
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.metrics import classification_metrics
@@ -181,8 +182,13 @@ class BertClassifier(TransformerModule):
         return logits.float()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Adds `lengths`, a list of the tokens of each window, while asking for them does not wait for a GPU."""
-        return batch | {"lengths": batch["attention_mask"].sum(dim=1).tolist()}
+        """Adds `lengths`, a list of the tokens of each window, while asking for them does not wait for a GPU.
+
+        For bf16 on a CPU, it adds padding too: see `few_widths`.
+        """
+        batch = batch | {"lengths": batch["attention_mask"].sum(dim=1).tolist()}
+        in_bf16_on_cpu = self.device.type == "cpu" and self.trainer.precision.startswith("bf16")
+        return with_few_widths(batch, self.data.hparams["max_length"]) if in_bf16_on_cpu else batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the rows of the step on all ranks."""
