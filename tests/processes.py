@@ -39,8 +39,13 @@ def wait(process: multiprocessing.Process, timeout: float = 120) -> int:
     return process.exitcode
 
 
-def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) -> list[multiprocessing.Process]:
-    """Starts `world_size` ranks as torchrun does, with gloo on loopback; their outputs go to rank0.log, rank1.log …"""
+def ranks(
+    args: Sequence[str], world_size: int, folder: Path, nodes: int = 1, last: Sequence[str] = ()
+) -> list[multiprocessing.Process]:
+    """Starts `world_size` ranks as torchrun does, with gloo on loopback; their outputs go to rank0.log, rank1.log …
+
+    The last rank gets the options `last` besides.
+    """
     port = free_port()
     per_node = world_size // nodes
     processes = []
@@ -56,7 +61,8 @@ def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) ->
             "TORCHELASTIC_RUN_ID": "test",
             "OMP_NUM_THREADS": 1,
         }
-        processes.append(start(args, folder / f"rank{rank}.log", {key: str(value) for key, value in env.items()}))
+        own = [*args, *(last if rank == world_size - 1 else ())]
+        processes.append(start(own, folder / f"rank{rank}.log", {key: str(value) for key, value in env.items()}))
     return processes
 
 
