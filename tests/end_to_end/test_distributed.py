@@ -119,6 +119,7 @@ def test_resumes_to_the_same_bits_with_two_ranks(tiny_options: list[str], tmp_pa
         "--trainer.callbacks.count=3",
         f"--trainer.callbacks.signum={int(signal.SIGTERM)}",
         "--trainer.callbacks.rank=1",
+        "--trainer.callbacks+=tests.end_to_end.collectives.SlowSteps",  # the ranks ask each other about once a second
     ]
     stopped = _fit([*options, *kill], 2, tmp_path / "stopped", status=143)
     assert stopped["global_step"] == 3
@@ -129,6 +130,18 @@ def test_resumes_to_the_same_bits_with_two_ranks(tiny_options: list[str], tmp_pa
     assert [wait(process) for process in processes] == [0, 0], (tmp_path / "rank0.log").read_text()
     resumed = torch.load(tmp_path / "stopped/lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     assert _largest_difference(whole["state_dict"], resumed["state_dict"]) == 0
+
+
+def test_ranks_ask_each_other_for_signals_in_few_steps(tiny_options: list[str], tmp_path: Path) -> None:
+    probe = "--trainer.callbacks=tests.end_to_end.collectives.Questions"
+    options = [*tiny_options, probe, "--data.batch_size=2", "--trainer.max_epochs=5"]
+    _fit([*options, "--trainer.num_sanity_val_steps=0"], 2, tmp_path / "two")
+    found = [json.loads((tmp_path / "two" / f"questions{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    assert found[0]["steps"] == 60
+    assert {12, 24, 36, 48, 60} <= set(found[0]["maxima"])  # after validations
+    assert len(found[0]["maxima"]) < 30
+    assert found[0]["broadcasts"] == []
 
 
 @pytest.mark.parametrize("victim", [0, 1])
