@@ -13,7 +13,7 @@ from src.data.base import PreparedDataModule
 from src.data.tokenization import tokenizer_facts
 from src.models.checkpoint_format import WEIGHTS, Archive, PretrainerArchive
 from src.models.kernels.dropout import use_fast_dropout
-from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
+from src.models.optimizer import adamw_with_schedule, layers_of, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.run_state import check_optimizer_state, check_run_state
 from src.models.running_means import RunningMeans
@@ -153,12 +153,16 @@ class TransformerModule(lightning.LightningModule):
         return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
-        """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would."""
+        """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would.
+
+        Each layer is compiled, not the whole network: the layers share their code, so that one is compiled for all.
+        """
         # In bf16 on a Hopper GPU, PyTorch prefers cuDNN's attention, which makes a new plan for each new batch length
         # (pytorch #155958, FunASR #3704): 0.15 s on an H200 (docs/experiments/gpu.md)
         torch.backends.cuda.enable_cudnn_sdp(False)
         if self.hparams["torch_compile"]:
-            network.compile(dynamic=True)  # batches differ in length
+            for part in layers_of(network) or [network]:
+                part.compile(dynamic=True)  # batches differ in length
         else:
             use_fast_dropout(network)
 

@@ -54,8 +54,8 @@ class BertClassifier(TransformerModule):
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
         torch_compile: compiles when training starts. For GPUs only: it gains nothing on a CPU. For a BERT on a GPU, the
-            parts between matrix products are compiled, which takes 6 to 15 s; else the whole network, which takes
-            minutes.
+            parts between matrix products are compiled, which takes 6 to 15 s; else a layer, once for all layers; the
+            whole network, which takes minutes, where its layers have no numbers.
     """
 
     origin: ClassifierOrigin

@@ -45,7 +45,7 @@ def probe(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) 
     try:
         with torch.no_grad():
             for batch in batches:
-                # `forward`, since calling the network would compile it for this pass if torch_compile is set
+                # `forward`, since a call would compile the network for this pass, if torch_compile means it as a whole
                 network.forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
                 labels.append(batch["labels"].cpu())
     finally:
