@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -127,6 +128,12 @@ class ImdbDataModule(PreparedDataModule):
     @functools.cached_property
     def label_names(self) -> list[str]:
         return list(self.prepared.rows("train").features["label"].names)
+
+    @property
+    def problem_type(self) -> str:
+        """How many labels a text has, as a configuration of `transformers` says it."""
+        one = isinstance(self.prepared.rows("train").features["label"], datasets.ClassLabel)
+        return "single_label_classification" if one else "multi_label_classification"
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -122,7 +122,7 @@ class Prediction:
         return done
 
     def _write(self, stream: BinaryIO, columns: list[str], rows: Iterable[Row], bar: Any) -> None:
-        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.labels)
+        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.task)
         for column, name in writer.renamed(columns).items():
             if name != column:
                 print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
@@ -171,7 +171,7 @@ class Prediction:
         self.n_empty += len(rows) - len(filled)
         bar.update(len(rows) - len(filled))
         logits = self.classifier.logits_of_tokens(tokens, self.batch_size, bar.update)
-        found = dict(zip(filled, probabilities(logits).tolist(), strict=True))
+        found = dict(zip(filled, probabilities(logits, self.classifier.task).tolist(), strict=True))
         return [found.get(i) for i in range(len(rows))]
 
     # ---- rows ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from transformers.initialization import no_init_weights
 
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import check_vocabulary, longest_input
+from src.models.tasks.known import task_of
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError, one_line, os_error_in, why
 from src.system.pretrained import new_network, read_tokenizer, reading, stored_config
@@ -68,14 +70,18 @@ class Archive:
             raise UserError(f"the labels must be two or more different texts, but are {self.labels!r:.100}")
         if len(self.labels) != self.config.num_labels:
             raise UserError(f"there are {len(self.labels)} labels, but the network has {self.config.num_labels} logits")
-        if (kind := getattr(self.config, "problem_type", None)) not in (None, "single_label_classification"):
-            raise UserError(f"the network gives no probabilities of classes: its problem_type is {kind!r:.50}")
+        _ = self.task
         _check_tokens(self.encoder.tokenizer, self.encoder.max_length, self.config)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The encoder's tokenizer."""
         return self.encoder.tokenizer
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return task_of(self.config, self.labels)
 
     @functools.cached_property
     def section(self) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from transformers import PreTrainedModel
 
 from src.data.imdb import ImdbDataModule
@@ -21,11 +20,12 @@ from src.models.heads.mean_pooling import Pooling
 from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
-from src.models.metrics import classification_metrics
 from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
 from src.models.reading_check import check_reading
 from src.models.running_means import RunningMeans, WeightedMean
+from src.models.tasks.known import TASKS
+from src.models.tasks.task import ClassFigures, Task
 from src.runs.checkpoint_reading import Checkpoint, changed_options
 from src.system.errors import UserError
 
@@ -93,7 +93,9 @@ class BertClassifier(TransformerModule):
         self._packed: PackedBert | None = None
         self._steps: GraphedSteps | None = None
         self.eval_loss: WeightedMean
-        self.eval_metrics: MetricCollection
+        self.eval_metrics: Metric | MetricCollection
+        self.task: Task
+        self.by_class: ClassFigures = {}
 
     # ---- building --------------------------------------------------------------------------------------------------
 
@@ -123,7 +125,7 @@ class BertClassifier(TransformerModule):
             return
         data = self.data
         if self.model is None:
-            self.model, head = self.origin.build(data.label_names)
+            self.model, head = self.origin.build(TASKS[data.problem_type](data.label_names))
             if self.trainer.is_global_zero and self.origin.checkpoint is None and not self.hparams["linear_probe"]:
                 print(head, flush=True)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
@@ -131,6 +133,7 @@ class BertClassifier(TransformerModule):
         # read now, since the pretrained folder may be deleted during training
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
         self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
+        self.task = self.archive.task
         use_partial_last_layer(self.model)
         self._pack()
         if self._packed is None:
@@ -138,7 +141,7 @@ class BertClassifier(TransformerModule):
         self.step_means = RunningMeans(["loss", "accuracy"])
         self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
-        self.eval_metrics = classification_metrics(len(data.label_names))
+        self.eval_metrics = self.task.metrics()
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._is_built = True
 
@@ -165,7 +168,7 @@ class BertClassifier(TransformerModule):
             print(f"Linear probe: reading {len(self.data.splits['train']):,} reviews", flush=True)
         batches = map(trainer.strategy.batch_to_device, itertools.islice(rows, 1 if trainer.fast_dev_run else None))
         with trainer.precision_plugin.forward_context():
-            right = probing.probe(self.model, batches)
+            right = probing.probe(self.model, batches, self.task)
         # DDP made the ranks' weights equal before this, and machines may round differently
         head = probing.head_of(self.model)
         head.load_state_dict(trainer.strategy.broadcast({name: w.cpu() for name, w in head.state_dict().items()}))
@@ -192,10 +195,9 @@ class BertClassifier(TransformerModule):
             logits = self._logits_of_reviews(batch)
             losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != IGNORED_LABEL).float()
-        right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
-        shown = {"loss": losses.detach(), "accuracy": right}
-        for name, values in shown.items():
-            self.update_means(name, values, real)
+        self.update_means("loss", losses.detach(), real)
+        right = self.task.right(logits.detach(), batch["labels"]).float()
+        self.update_means("accuracy", right, real.reshape(len(real), -1)[:, 0])
         return self.mean_over_step(losses.sum(), batch.get("labels_of_step", real.sum()))
 
     def _graphed_steps(self) -> GraphedSteps | None:
@@ -203,7 +205,8 @@ class BertClassifier(TransformerModule):
         trainer = self.trainer
         alone = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.accumulate_grad_batches == 1
         if self._steps is None and self._packed is not None and alone:
-            self._steps = GraphedSteps(self._packed, self.data.hparams["batch_size"], self.row_losses)
+            rows = self.data.hparams["batch_size"]
+            self._steps = GraphedSteps(self._packed, rows, self.row_losses, self.task.label_shape)
         return self._steps
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
@@ -226,8 +229,10 @@ class BertClassifier(TransformerModule):
         return self._steps.tokens_computed(n_tokens, len(batch["labels"])) if self._steps else n_tokens
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The training loss of each row, shape (rows,); 0 for a filler row. A subclass may have another loss."""
-        return _row_losses(logits, labels)
+        """The training loss of each label, in the shape of `labels`: (rows,), or (rows, labels) where a text may have
+        several. 0 for a filler row. A subclass may have another loss.
+        """
+        return self.task.losses(logits, labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that need single rows."""
@@ -240,9 +245,9 @@ class BertClassifier(TransformerModule):
     def _evaluate(self, batch: Batch) -> torch.Tensor:
         logits = self._logits_of_reviews(batch)
         real = (batch["labels"] != IGNORED_LABEL).float()
-        self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
+        self.eval_loss.update(self.task.losses(logits, batch["labels"]), weight=real)
         # the metrics take rows out by a mask, which waits for a GPU: once, at the end
-        self._evaluated.append((logits.softmax(dim=-1), batch["labels"]))
+        self._evaluated.append((self.task.probabilities(logits), batch["labels"]))
         return logits
 
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
@@ -268,13 +273,12 @@ class BertClassifier(TransformerModule):
         probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
         self._evaluated.clear()
         self.eval_metrics.update(probabilities, labels)
-        results = self.eval_metrics.compute()
-        confusion = results.pop("confusion_matrix")
+        computed = self.eval_metrics.compute()
+        overall, self.by_class = self.task.evaluate(computed)
         loss = self.eval_loss.compute()
         self.eval_loss.reset()
         self.eval_metrics.reset()
-        self.confusion_matrix = confusion.cpu()
-        figures = {"loss": loss, **results, "n": confusion.sum()}
+        figures = {"loss": loss, **overall}
         self.log_evaluation(prefix, {name: value.float() for name, value in figures.items()}, ("loss", "accuracy"))
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
@@ -296,8 +300,3 @@ class BertClassifier(TransformerModule):
             if changed_options(before, {name: self.hparams[name]}):
                 raise UserError(f"the run to resume began with model.{name}={before[name]}: resume with that value")
         super().check_resumption(checkpoint)
-
-
-def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row, shape (rows,); 0 for a filler row."""
-    return nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="none")

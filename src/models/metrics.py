@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import IGNORED_LABEL
+from src.models.tasks.task import ClassFigures
 
 
 class PresentAUROC(MulticlassAUROC):
@@ -83,3 +85,30 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def by_class(
+    names: Sequence[str], right: torch.Tensor, predicted: torch.Tensor, occurring: torch.Tensor
+) -> ClassFigures:
+    """Precision, recall and F1 of each class, from counts of shape (classes,).
+
+    What has no row to be measured on is NaN: the precision of a class that is never predicted, the recall of one that
+    does not occur, the F1 of one that does neither.
+
+    Args:
+        names: of the classes.
+        right: rows of a class that are predicted to have it.
+        predicted, occurring: rows that are predicted to have it, and rows that have it.
+    """
+    counts = torch.stack([right, predicted, occurring], dim=1).double().cpu()
+    right, predicted, occurring = counts.unbind(dim=1)
+    columns = (right / predicted, right / occurring, 2 * right / (predicted + occurring), occurring)
+    return {
+        name: {"precision": precision, "recall": recall, "f1": f1, "support": int(support)}
+        for name, precision, recall, f1, support in zip(names, *(c.tolist() for c in columns), strict=True)
+    }
+
+
+def mean_of_defined(classes: ClassFigures, name: str) -> torch.Tensor:
+    """The mean of a figure over the classes for which it is defined: the macro average."""
+    return torch.tensor([figures[name] for figures in classes.values()], dtype=torch.float64).nanmean()

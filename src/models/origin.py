@@ -24,6 +24,7 @@ from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
 from src.models.heads.pretrained_head import match_head
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained, weights
 from src.system.errors import UserError
@@ -186,18 +187,19 @@ class ClassifierOrigin(Origin):
             known = ", ".join(self.archive.labels)
             raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
 
-    def build(self, labels: list[str]) -> tuple[PreTrainedModel, str]:
+    def build(self, task: Task) -> tuple[PreTrainedModel, str]:
         """The network in fp32, and what its head is, in words. Lightning restores a checkpoint's weights later.
 
         Args:
-            labels: names of the classes, in the order of the logits.
+            task: what the logits are to mean.
         """
+        labels = task.labels
         config = self._config()
         if self.checkpoint:
             return self._network(config, pretrained_weights=False)[0], "Head: that of the checkpoint"
         before: dict[Any, str] = dict(config.id2label or {})  # once loaded, its keys are integers
         config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
-        config.problem_type = "single_label_classification"  # whatever that of the old head was
+        config.update(task.settings)  # whatever the old head was for
         network, lacking = self._network(config, pretrained_weights=True)
         if self.pooling == "cls":
             return network, match_head(network, lacking, before, labels, self.name)

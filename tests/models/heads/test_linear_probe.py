@@ -8,10 +8,12 @@ import lightning
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from src.models.heads import linear_probe
 from src.models.kernels.last_layer import use_partial_last_layer
+from src.models.tasks.single_label import SingleLabel
 from src.system.errors import UserError
 from tests.models.families import save_distilbert, save_roberta
 
@@ -33,7 +35,7 @@ def _batches(n: int = 3) -> list[dict[str, torch.Tensor]]:
 def test_logistic_regression_equals_sklearns() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 5, generator=generator).double(), torch.randint(3, (60,), generator=generator)
-    weight, bias = linear_probe.logistic_regression(x, y, classes=3, penalty=0.05)
+    weight, bias = linear_probe.logistic_regression(x, 3, 0.05, lambda logits: functional.cross_entropy(logits, y))
     theirs = LogisticRegression(C=1 / (2 * 0.05 * len(x)), tol=1e-10, max_iter=1000).fit(x.numpy(), y.numpy())
     torch.testing.assert_close(weight, torch.from_numpy(theirs.coef_), atol=1e-5, rtol=0)
     # a constant on all biases changes nothing
@@ -50,7 +52,7 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
     use_partial_last_layer(network)
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    share = linear_probe.probe(network, _batches())
+    share = linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     head = {"roberta": "classifier.out_proj"}.get(family, "classifier")
     assert changed == {f"{head}.weight", f"{head}.bias"}
@@ -109,7 +111,7 @@ def test_heads_without_one_vector_per_review_are_refused(tiny_bert: Path) -> Non
     with pytest.raises(
         UserError, match=r"^model.linear_probe needs a linear head .* that reads one vector per review, "
     ):
-        linear_probe.probe(network, _batches())
+        linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))
     network.classifier = torch.nn.Linear(32, 3, bias=False)
     with pytest.raises(UserError, match=r"model type 'bert' does not have: set it to false$"):
-        linear_probe.probe(network, _batches())
+        linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))
