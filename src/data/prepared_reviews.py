@@ -47,12 +47,13 @@ class Reviews(Prepared):
         sizes: dict[str, int] = json.loads((self.folder / _SIZES).read_text())
         return sizes
 
-    def classes(self) -> dict[str, int]:
-        """The names of the classes, and the number of training rows of each."""
+    def classes(self, windows: bool = False) -> dict[str, int]:
+        """The names of the classes, and the number of training rows of each; or of windows, which are examples."""
         rows = self.rows("train")
         names = rows.features["label"].names
-        counts = np.bincount(np.asarray(rows.data.column("label")), minlength=len(names))
-        return dict(zip(names, counts.tolist(), strict=True))
+        examples = rows.data.column("windows").combine_chunks().value_lengths() if windows else np.ones(len(rows))
+        counts = np.bincount(np.asarray(rows.data.column("label")), np.asarray(examples), len(names))
+        return dict(zip(names, counts.astype(int).tolist(), strict=True))
 
 
 def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Reviews:

@@ -181,11 +181,16 @@ class ClassifierOrigin(Origin):
             raise UserError(f"model.pooling=mean is for BERT, but the model type of {self.name!r} is {kind!r}: use cls")
         return super().check_weights(tokenizer)
 
-    def check_labels(self, labels: list[str]) -> None:
-        """Raises UserError if the checkpoint has other labels."""
-        if isinstance(self.archive, Archive) and self.archive.labels != labels:
+    def check_labels(self, task: Task) -> None:
+        """Raises UserError if the checkpoint has other labels, or another number of them a text, than the data."""
+        if not isinstance(self.archive, Archive):
+            return
+        if self.archive.labels != task.labels:
             known = ", ".join(self.archive.labels)
-            raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
+            raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(task.labels)}")
+        if self.archive.task.problem_type != task.problem_type:
+            was, now = self.archive.task.label_kind, task.label_kind
+            raise UserError(f"the checkpoint gives a text {was}, but a text of the data has {now}")
 
     def build(self, task: Task) -> tuple[PreTrainedModel, str]:
         """The network in fp32, and what its head is, in words. Lightning restores a checkpoint's weights later.

@@ -3,12 +3,15 @@
 torchmetrics is imported where it is used: `predict` and `export` need no metrics, and it takes a second.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from transformers import PretrainedConfig
+
+from src.system.errors import UserError
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
@@ -134,5 +137,20 @@ class Task(ABC):
 
 
 def named_weights(weights: Mapping[str, float], labels: Sequence[str]) -> torch.Tensor:
-    """Weights in the order of `labels`, float32 of shape (labels,)."""
-    return torch.tensor([float(weights[label]) for label in labels])
+    """The numbers of `model.class_weights` in the order of `labels`, float32 of shape (labels,).
+
+    Raises:
+        UserError: a label has none, a name is no label's, or a number is no weight.
+    """
+    by_name = {str(name): weight for name, weight in weights.items()}  # YAML reads 0 as a number
+    for names, what in ((set(labels) - by_name.keys(), "has no number for"), (by_name.keys() - set(labels), "names")):
+        if names:
+            of = "the label" if what.startswith("has") else "what is no label:"
+            raise UserError(
+                f"model.class_weights {what} {of} {min(names)!r}; the labels are {', '.join(labels)[:200]}. "
+                "YAML needs quotes around yes, no, on and off"
+            )
+    for name, weight in by_name.items():
+        if not 0 < weight < math.inf:
+            raise UserError(f"model.class_weights: the weight of {name!r} is {weight}; it must be positive")
+    return torch.tensor([float(by_name[label]) for label in labels])
