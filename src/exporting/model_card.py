@@ -96,6 +96,8 @@ def write_card(
         agreements=agreements,
         compared_on=_escaped(compared_on),
         figure_names=["loss", *(name for name in archive.task.figure_names if name not in ("loss", "accuracy"))],
+        several=bool(archive.task.label_shape),
+        thresholds=dict(zip(archive.labels, archive.task.settings.get("thresholds", []), strict=False)),
         escaped=_escaped,
         most_classes=_MOST_CLASSES,
         evaluated_on=_evaluated_on,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from src.models.tasks.task import Task
 
 OutputFormat = Literal["csv", "jsonl"]
+SEPARATOR = "|"
+"""Between the labels of a text in a csv; `data.label_separator` reads them again."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,9 @@ class PredictionWriter:
     """Writes rows with their predictions.
 
     A row has the columns of the input, then what its task answers (`label`, and with one label a text `score`, its
-    probability) and `probability_NAME` for each label. A column of the input that has one of these names is kept as
-    `input_NAME`. A row with no text has no answer and no probabilities: empty in csv, null in jsonl.
+    probability; several labels are a list in jsonl, and joined in csv) and `probability_NAME` for each label. A column
+    of the input that has one of these names is kept as `input_NAME`. A row with no text has no answer and no
+    probabilities: empty in csv, null in jsonl.
 
     Args:
         stream: to write to.
@@ -169,7 +172,10 @@ class PredictionWriter:
         kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)
-        values = [*self.task.answer(probabilities), *probabilities]
+        answer = self.task.answer(probabilities)
+        if self.format == "csv":
+            answer = [SEPARATOR.join(value) if isinstance(value, list) else value for value in answer]
+        values = [*answer, *probabilities]
         # seven digits are what float32 holds
         rounded = [float(f"{value:.7g}") if isinstance(value, float) else value for value in values]
         return kept | dict(zip(self.added, rounded, strict=True))

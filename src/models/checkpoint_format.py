@@ -83,9 +83,13 @@ class Archive:
         """What the logits mean."""
         return task_of(self.config, self.labels)
 
-    @functools.cached_property
+    @property
     def section(self) -> dict[str, Any]:
-        """The section to write into a checkpoint."""
+        """The section to write into a checkpoint. A validation may have changed the configuration: its thresholds."""
+        return self._fixed | {"config": _settings(self.config)}
+
+    @functools.cached_property
+    def _fixed(self) -> dict[str, Any]:
         return _section(self) | {
             "max_length": self.encoder.max_length,
             "truncation": self.encoder.truncation,
@@ -161,10 +165,15 @@ def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
     """The entries that both sections have, as tensors and plain types."""
     return {
         "format": FORMAT,
-        "config": archive.config.to_diff_dict() | {"model_type": archive.config.model_type},
+        "config": _settings(archive.config),
         "tokenizer": tokenizer_to_files(archive.tokenizer),
         "texts": archive.texts,
     }
+
+
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = config.to_diff_dict() | {"model_type": config.model_type}
+    return settings
 
 
 @contextmanager

@@ -322,6 +322,9 @@ class BertClassifier(TransformerModule):
         self._evaluated.clear()
         self.eval_metrics.update(probabilities, labels)
         computed = self.eval_metrics.compute()
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.task = self.task.tuned(computed)
+            self.archive.config.update(self.task.settings)
         overall, self.by_class = self.task.evaluate(computed)
         loss = self.eval_loss.compute()
         self.eval_loss.reset()

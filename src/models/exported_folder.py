@@ -83,7 +83,7 @@ def read_folder(folder: Path) -> Archive:
         raise UserError(f"{folder / 'config.json'} is damaged: the numbers of its labels are {sorted(names)!r:.100}")
     labels = [names[i] for i in range(len(names))]
     problem = config.problem_type or SingleLabel.problem_type
-    if len(labels) == 1 or problem not in TASKS:
+    if len(labels) == 1 or str(problem) not in TASKS:
         kind = f"its problem_type is {problem!r:.50}" if len(labels) > 1 else "it has a single output"
         raise UserError(f"{folder} gives no probabilities of classes: {kind}. `fit` can start from it")
     texts = torch.from_numpy(read_hashes(folder).view(np.int64))

@@ -204,7 +204,9 @@ class ClassifierOrigin(Origin):
             return self._network(config, pretrained_weights=False)[0], "Head: that of the checkpoint"
         before: dict[Any, str] = dict(config.id2label or {})  # once loaded, its keys are integers
         config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
-        config.update(task.settings)  # whatever the old head was for
+        # whatever the old head was for
+        vars(config).pop("thresholds", None)
+        config.update(task.settings)
         network, lacking = self._network(config, pretrained_weights=True)
         if self.pooling == "cls":
             return network, match_head(network, lacking, before, labels, self.name)

@@ -61,9 +61,12 @@ def probe(
         network.train(training)
     x, y = torch.cat(vectors).double(), torch.cat(labels)
     weights = None if weights is None else weights.double().cpu()
-    weight, bias = logistic_regression(
-        x, head.out_features, _PENALTY, lambda logits: task.losses(logits, y, weights, reduction="mean")
-    )
+
+    def loss_of_row(logits: torch.Tensor) -> torch.Tensor:
+        # the sum over its labels, so that the penalty on each label does not depend on how many there are
+        return task.losses(logits, y, weights, reduction="mean") * y[0].numel()
+
+    weight, bias = logistic_regression(x, head.out_features, _PENALTY, loss_of_row)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

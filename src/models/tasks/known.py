@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from transformers import PretrainedConfig
 
+from src.models.tasks.multi_label import MultiLabel
 from src.models.tasks.single_label import SingleLabel
 from src.models.tasks.task import Task
 from src.system.errors import UserError
 
-TASKS: dict[str, type[Task]] = {task.problem_type: task for task in (SingleLabel,)}
+TASKS: dict[str, type[Task]] = {task.problem_type: task for task in (SingleLabel, MultiLabel)}
 
 
 def task_of(config: PretrainedConfig, labels: Sequence[str]) -> Task:
@@ -18,6 +19,6 @@ def task_of(config: PretrainedConfig, labels: Sequence[str]) -> Task:
         UserError: it is none of a classifier, or its settings are damaged.
     """
     problem = getattr(config, "problem_type", None) or SingleLabel.problem_type
-    if (task := TASKS.get(problem)) is None:
+    if (task := TASKS.get(str(problem))) is None:
         raise UserError(f"the network gives no probabilities of classes: its problem_type is {problem!r:.50}")
     return task.of(config, labels)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
 ClassFigures = dict[str, dict[str, float]]
-"""By the name of a class: `precision`, `recall`, `f1` (NaN where undefined) and `support`, its number of rows."""
+"""By the name of a class: `precision` and `recall`, their 95% intervals (`recall_low` …), `f1`, and `support`, its
+number of rows. What is undefined is NaN.
+"""
 
 
 class Figures(NamedTuple):
@@ -128,7 +130,7 @@ class Task(ABC):
         """What collects an evaluation: it is updated with probabilities and labels, and gathers the ranks' rows."""
 
     def tuned(self, computed: Any) -> Self:
-        """This task with what validation rows determine of it; `computed` is what `metrics` have computed of them."""
+        """This task, with what validation rows decide; `computed` is what `metrics` have computed of them."""
         return self
 
     @abstractmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -13,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from src.models.heads import linear_probe
 from src.models.kernels.last_layer import use_partial_last_layer
+from src.models.tasks.multi_label import MultiLabel
 from src.models.tasks.single_label import SingleLabel
 from src.system.errors import UserError
 from tests.models.families import save_distilbert, save_roberta
@@ -66,6 +68,24 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
             for b in _batches()
         ]
     assert share == pytest.approx(float(torch.cat(right).double().mean())), "dropout is off in the probe"
+
+
+def test_each_of_several_labels_has_a_regression_of_its_own(tiny_bert: Path) -> None:
+    network: Any = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+    batches = [
+        batch | {"labels": torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]] * 2)} for batch in _batches()
+    ]
+    linear_probe.probe(network, batches, MultiLabel(["a", "b", "c"]))
+    vectors = []
+    handle = network.classifier.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0]))
+    with torch.no_grad():
+        for batch in batches:
+            network.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    handle.remove()
+    x, labels = torch.cat(vectors).numpy(), torch.cat([batch["labels"] for batch in batches]).numpy()
+    for k in range(3):
+        theirs = LogisticRegression(C=1 / (2 * 0.1 * len(x)), tol=1e-10, max_iter=1000).fit(x, labels[:, k])
+        np.testing.assert_allclose(network.classifier.weight[k].detach(), theirs.coef_[0], atol=1e-4)
 
 
 class First(lightning.Callback):
