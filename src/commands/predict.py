@@ -24,8 +24,10 @@ _DESCRIPTION = """\
 Labels the reviews of a file.
 
 Each row of the input is written with all its columns, then `label`, `score` (the probability of that label) and
-`probability_NAME` for each class. A column of the input that has one of these names is kept as `input_NAME`. Rows keep
-their order. A review over the model's length is cut, or read in windows, as in training. An empty review gets no label.
+`probability_NAME` for each class. Of a model that may give a text several labels, `label` is a list (in csv, its names
+joined by "|"; empty for no label), and there is no `score`. A column of the input that has one of these names is kept
+as `input_NAME`. Rows keep their order. A review over the model's length is cut, or read in windows, as in training. An
+empty review gets no label.
 A line that cannot be read is named on stderr and left out, and the exit status is 1. If a prediction to a file is
 killed, the same command resumes it. Under torchrun, its processes share the work, each on a GPU of its own.
 """

@@ -166,7 +166,7 @@ class Prediction:
         return done
 
     def _write(self, stream: BinaryIO, columns: list[str], rows: Iterable[Row], bar: Any) -> None:
-        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.labels)
+        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.task)
         for column, name in writer.renamed(columns).items():
             if name != column:
                 print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
@@ -214,7 +214,7 @@ class Prediction:
         else:
             logits = self.ranks.receive(number, (n_texts, len(self.classifier.labels)))
             bar.update(n_texts)
-        found = iter(probabilities(logits).tolist())
+        found = iter(probabilities(logits, self.classifier.task).tolist())
         return [next(found) if row.text.strip() else None for row in chunk.fitting]
 
     # ---- rows ------------------------------------------------------------------------------------------------------

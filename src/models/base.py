@@ -253,12 +253,19 @@ class TransformerModule(lightning.LightningModule):
         `Results` logs them at the checkpoint's step. In Python, Lightning logs them. What is undefined is not logged.
 
         Raises:
-            UserError: the loss is NaN or infinite, so that no metric means anything.
+            UserError: the loss is NaN or infinite, so that no metric means anything; or in `fit`, what selects the best
+                checkpoint is undefined.
         """
         if figures["n"] and not math.isfinite(loss := float(figures["loss"])):
             raise UserError(
                 f"the loss of {prefix} is {loss}: the training has diverged or the weights are damaged. "
                 "Lower model.learning_rate and train again"
+            )
+        monitored = figures.get(self.monitor.removeprefix(f"{prefix}/"), 0.0)
+        if self.trainer.state.fn == "fit" and figures["n"] and math.isnan(monitored):
+            raise UserError(
+                f"{self.monitor}, by which the best checkpoint is chosen, is undefined for the {int(figures['n'])} "
+                "validation rows: take more of them, or monitor another figure"
             )
         by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
         self.undefined = [name for name, value in figures.items() if math.isnan(value)]
