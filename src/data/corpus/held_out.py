@@ -27,7 +27,7 @@ class HeldOut:
     def facts(self) -> dict[str, Any]:
         """What determines these reviews, for a key. The number of training rows and the labels do not."""
         selection = asdict(self.selection)
-        del selection["train_size"], selection["label_column"]
+        del selection["train_size"], selection["label_column"], selection["label_separator"]
         return {"source": self.source.fingerprint, "selection": selection}
 
     def hashes(self) -> np.ndarray:
