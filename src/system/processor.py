@@ -16,5 +16,5 @@ def multiplies_bf16() -> bool:
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
     if limit not in ("ALL", "DEFAULT") and not any(name in limit for name in _WITH_BF16):
         return False
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in all versions of PyTorch
+    known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

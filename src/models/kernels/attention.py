@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -38,39 +37,22 @@ def attention_with_dropout(
 ) -> tuple[torch.Tensor, None]:
     """An attention function for `transformers`: query, key and value have the shape (rows, heads, tokens, size).
 
-    It calls PyTorch's SDPA but on a CPU, in a plain encoder, with dropout or for training in bf16.
+    It calls PyTorch's SDPA unless there is dropout, or training in bf16, on a CPU in a plain encoder.
     """
+    trains_in_bf16 = query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    drops = dropout > 0 and query.dtype in (torch.float32, torch.float64)
+    slow_in_pytorch = query.device.type == "cpu" and (trains_in_bf16 or drops)
     in_encoder = not getattr(module, "is_causal", True) and key.shape[1] == query.shape[1]
     plain_mask = attention_mask is None or (attention_mask.dim() == 4 and not attention_mask.requires_grad)
     special = any(kwargs.get(name) is not None for name in ("cache", "is_causal", "position_bias"))
-    if not _is_better_here(query, dropout) or not in_encoder or not plain_mask or special:
+    if not slow_in_pytorch or not in_encoder or not plain_mask or special:
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return plain
-    return attend(query, key, value, attention_mask, dropout, scaling).transpose(1, 2).contiguous(), None
-
-
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    p: float,
-    scale: float | None = None,
-) -> torch.Tensor:
-    """Scaled dot-product attention, of shape (rows, heads, queries, size), with dropout `p` of the probabilities."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not _is_better_here(query, p):
-        return nn.functional.scaled_dot_product_attention(query, key, value, mask, p, scale=scale)
-    context: torch.Tensor = _Attention.apply(query, key, value, mask, p, scale)
-    return context
-
-
-def _is_better_here(query: torch.Tensor, p: float) -> bool:
-    trains_in_bf16 = query.dtype == torch.bfloat16 and torch.is_grad_enabled()
-    known = trains_in_bf16 or query.dtype in (torch.float32, torch.float64)
-    return query.device.type == "cpu" and known and (p > 0 or trains_in_bf16)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    context: torch.Tensor = _Attention.apply(query, key, value, attention_mask, dropout, scale)
+    return context.transpose(1, 2).contiguous(), None
 
 
 class _Attention(torch.autograd.Function):

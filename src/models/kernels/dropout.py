@@ -26,13 +26,8 @@ class FastDropout(nn.Dropout):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p in (0.0, 1.0) or input.device.type != "cpu":
             return super().forward(input)
-        return fast_dropout(input, self.p)
-
-
-def fast_dropout(values: torch.Tensor, p: float) -> torch.Tensor:
-    """`nn.functional.dropout` on a CPU, for `p` below 1."""
-    result: torch.Tensor = _Dropout.apply(values, p) if p else values
-    return result
+        result: torch.Tensor = _Dropout.apply(input, self.p)
+        return result
 
 
 class _Dropout(torch.autograd.Function):

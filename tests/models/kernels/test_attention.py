@@ -84,15 +84,28 @@ def test_attention_gradient_with_dropout_is_the_numerical_one() -> None:
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
-def test_bf16_trains_in_fp32_and_is_evaluated_by_sdpa(network: nn.Module, p: float) -> None:
+def test_bf16_trains_as_exactly_as_its_products_are(network: nn.Module, p: float) -> None:
     use_fast_dropout(network)
-    inputs = [torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3)]
     attend = functools.partial(attention.attention_with_dropout, network.bert.encoder.layer[0].attention.self)
-    torch.manual_seed(6)
-    exact, _ = attend(*(each.float() for each in inputs), None, dropout=p)
-    torch.manual_seed(6)
-    trained, _ = attend(*inputs, None, dropout=p)
-    assert torch.equal(trained, exact.bfloat16())
+    inputs = [torch.randn(3, 2, 20, 16, dtype=torch.bfloat16) for _ in range(3)]
+    mask = torch.ones(3, 1, 20, 20, dtype=torch.bool)
+    mask[1, ..., 12:] = False
+
+    def context_and_gradients(dtype: torch.dtype) -> list[torch.Tensor]:
+        copies = [each.to(dtype, copy=True).requires_grad_() for each in inputs]
+        torch.manual_seed(6)
+        context, _ = attend(*copies, mask, dropout=p or 1e-7)  # 1e-7 drops nothing, by the same code
+        context.square().sum().backward()
+        return [context.detach(), *(each.grad for each in copies)]  # type: ignore[misc]
+
+    for mine, exact in zip(context_and_gradients(torch.bfloat16), context_and_gradients(torch.float64), strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert float((mine - exact).norm() / exact.norm()) < 0.02, "five roundings to 8 bits"
+
+
+def test_bf16_is_evaluated_by_sdpa(network: nn.Module) -> None:
+    attend = functools.partial(attention.attention_with_dropout, network.bert.encoder.layer[0].attention.self)
+    inputs = [torch.randn(1, 2, 6, 4, dtype=torch.bfloat16) for _ in range(3)]
     with torch.no_grad():
         evaluated, _ = attend(*inputs, None)
     assert torch.equal(evaluated, nn.functional.scaled_dot_product_attention(*inputs).transpose(1, 2))
