@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
@@ -28,7 +29,7 @@ def parse(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--max_steps", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--bf16", action="store_true", help="for GPUs: products in bf16, weights in fp32")
+    parser.add_argument("--bf16", action="store_true", help="products in bf16, weights in fp32")
     parser.add_argument("--correct", type=Path, help="file for which evaluated rows are correct (.npy)")
     parser.add_argument("--output_dir", required=True)
     return parser.parse_args()
@@ -50,6 +51,7 @@ def settings(options: argparse.Namespace, **more: Any) -> TrainingArguments:
         max_steps=options.max_steps,
         seed=options.seed,
         bf16=options.bf16,
+        use_cpu=not torch.cuda.is_available(),  # the Trainer refuses bf16 on a CPU that it was not told of
         logging_steps=10,
         save_strategy="no",
         report_to="none",

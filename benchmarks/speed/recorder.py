@@ -2,8 +2,8 @@
 
 Both sides use this one clock: `benchmarks.speed.recorder_callback` under `python -m src`, and
 `benchmarks.peers.recorder_callback` under the Hugging Face Trainer.
-The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rate of an fp32
-matrix product is measured; that time and its page faults are subtracted. After the steps that $BENCH_WAIT_AFTER lists
+The report goes to the file $BENCH_REPORT. Every $BENCH_GEMM_EVERY steps the rates of an fp32 and of a bf16 matrix
+product are measured; that time and its page faults are subtracted. After the steps that $BENCH_WAIT_AFTER lists
 ("10,256"), it waits for the GPU, so that the time between two of them is the GPU's too.
 
 Only light imports at the top, since the time from the command to the first step includes this module.
@@ -28,6 +28,7 @@ class Recorder:
             "steps": [],
             "lengths": [],
             "gemm": [],
+            "gemm_bf16": [],
             "evaluation_s": None,
             "evaluated": None,
             "prepare_s": {},
@@ -50,7 +51,8 @@ class Recorder:
         begin = self.now() if self._last is None else self._last
         if self.gemm_every and n % self.gemm_every == 1:
             before = self.now()
-            self.report["gemm"].append(gemm_rate())
+            self.report["gemm"].append(gemm_rate("float32"))
+            self.report["gemm_bf16"].append(gemm_rate("bfloat16"))
             after = self.now()
             begin = (begin[0] + after[0] - before[0], begin[1] + after[1] - before[1])
         self._begin = begin
@@ -71,12 +73,12 @@ class Recorder:
             Path(path).write_text(json.dumps(self.report))
 
 
-def gemm_rate(seconds: float = 0.2) -> float:
-    """Operations a second of the fastest fp32 product of two 1,024 × 1,024 matrices within `seconds`."""
+def gemm_rate(dtype: str, seconds: float = 0.2) -> float:
+    """Operations a second of the fastest product of two 1,024 × 1,024 matrices within `seconds`, on the CPU."""
     import torch
 
     with torch.no_grad():
-        a, b, product = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.empty(1024, 1024)
+        a, b, product = (torch.randn(1024, 1024).to(getattr(torch, dtype)) for _ in range(3))
         torch.mm(a, b, out=product)
         best = float("inf")
         end = time.perf_counter() + seconds

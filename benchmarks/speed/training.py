@@ -1,6 +1,6 @@
 """Training speed, evaluation speed and memory, beside the Hugging Face Trainer.
 
-    python -m benchmarks.speed.training                      # 248 reviews, 3 repeats: about 55 minutes on 2 cores
+    python -m benchmarks.speed.training                      # 248 reviews, 3 repeats: an hour and a half on 2 cores
     python -m benchmarks.speed.training --quick              # a smoke run that writes no results
     python -m benchmarks.speed.training --reviews 1000 --repeats 5
 
@@ -27,41 +27,61 @@ from benchmarks.speed.training_page import DEFINITIONS, figures, render
 
 _PROBE = "--trainer.callbacks+=benchmarks.speed.recorder_callback.LightningProbe"
 _PROFILER = "--trainer.profiler=benchmarks.speed.recorder_callback.PrepareProfiler"
+_FP32 = ("--trainer.precision=32-true",)
+_BASE_SIZE = WORK / "bert-base-size"
 _HELD_BACK = 500  # rows at the end of the shuffle, which `--data.test_size` takes
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A column of the table: a recipe of recipes.yaml, and how it cuts a review."""
+    """A column of the table: a recipe of recipes.yaml, how it cuts a review, and further options of its program."""
 
     title: str
     recipe: str
     max_length: int
     truncation: str
+    options: tuple[str, ...] = ()
+    is_base: bool = False  # of bert-base's size, with random weights
 
 
 VARIANTS = {
     "A": Variant("A: Trainer, tutorial", "hf_trainer", 512, "head"),
     "same": Variant("ours, A's recipe", "grouped", 512, "head"),
     "B": Variant("B: Trainer, expert", "hf_expert", 512, "head"),
+    "B16": Variant("B: Trainer, expert, bf16", "hf_expert", 512, "head", ("--bf16",)),
     "short": Variant("ours, 256 tokens", "short", 256, "head_tail"),
     "windows": Variant("ours, windows", "windows", 128, "windows"),
+    "windows32": Variant("ours, windows, fp32", "windows", 128, "windows", _FP32),
+    "base": Variant("ours, bert-base's size", "grouped", 512, "head", is_base=True),
+    "base32": Variant("ours, bert-base's size, fp32", "grouped", 512, "head", _FP32, is_base=True),
 }
 
 
 def train_command(name: str, reviews: int, eval_reviews: int, directory: Path, one_step: bool = False) -> list[str]:
     """One epoch over `reviews`, or its first step, in `directory`; a peer evaluates in the same process."""
     content = yaml.safe_load(LIST.read_text())
-    (run,) = plan(content["recipes"], content["base"], [None], [42], [VARIANTS[name].recipe])
+    variant = VARIANTS[name]
+    (run,) = plan(content["recipes"], content["base"], [None], [42], [variant.recipe])
     if run.peer:
         model, dataset = quickstart_inputs()
         place = ["--model", str(model), "--dataset", str(dataset), "--output_dir", str(directory)]
         sizes = ["--reviews", str(reviews), "--eval_reviews", str(eval_reviews), "--held_back", str(_HELD_BACK)]
         steps = ["--max_steps", "1"] if one_step else ["--epochs", "1"]
-        return [sys.executable, "-m", run.peer, *place, *sizes, *steps]
+        return [sys.executable, "-m", run.peer, *place, *sizes, *steps, *variant.options]
     sizes = [f"--data.train_size={reviews}", f"--data.val_size={eval_reviews}", f"--data.test_size={_HELD_BACK}"]
     steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1"] if one_step else ["--trainer.max_epochs=1"]
-    return ours("fit", *run.options, *sizes, *steps, f"--trainer.default_root_dir={directory}", _PROBE)
+    network = [f"--model.model_name_or_path={_BASE_SIZE}"] if variant.is_base else []
+    options = [*run.options, *network, *variant.options, *sizes, *steps]
+    return ours("fit", *options, f"--trainer.default_root_dir={directory}", _PROBE)
+
+
+def write_base_size_model() -> None:
+    """Writes a network of bert-base-uncased's size, with random weights, and the quickstart's tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertForPreTraining
+
+    if not (_BASE_SIZE / "model.safetensors").is_file():
+        AutoTokenizer.from_pretrained(quickstart_inputs()[0]).save_pretrained(_BASE_SIZE)
+        BertForPreTraining(BertConfig()).save_pretrained(_BASE_SIZE)
 
 
 def measure_training(name: str, repeat: int, reviews: int, eval_reviews: int, warm: bool) -> Row:
@@ -76,6 +96,7 @@ def measure_training(name: str, repeat: int, reviews: int, eval_reviews: int, wa
         "max_rss_mib": process.max_rss_mib,
         "steps": report["steps"],
         "gemm": report["gemm"],
+        "gemm_bf16": report["gemm_bf16"],
         "before_s": report["first_step_at"] - report["fit_at"] if report["fit_at"] else 0.0,
     }
     if report["evaluation_s"] is None:
@@ -108,10 +129,11 @@ def needed_flops(reviews: int) -> dict[str, float]:
     model, dataset = quickstart_inputs()
     rows = load_dataset("csv", data_files=str(dataset), split="train", cache_dir=str(WORK / "cache" / "datasets"))
     texts = rows.filter(lambda source: source == "imdb", input_columns="source").shuffle(seed=42)["text"][:reviews]
-    tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     flops = {}
     for name, variant in VARIANTS.items():
         encoded = Encoder(tokenizer, variant.max_length, variant.truncation).encode(texts)  # type: ignore[arg-type]
+        config = AutoConfig.from_pretrained(_BASE_SIZE if variant.is_base else model)
         flops[name] = training_flops(config, [len(window) for windows in encoded for window in windows])
     return flops
 
@@ -134,6 +156,7 @@ def main(args: Sequence[str] | None = None) -> None:
     row_counts = [1000, 25_000]
     if given.quick:
         given.reviews, given.eval_reviews, given.repeats, row_counts = 16, 8, 1, [216, 300]
+    write_base_size_model()
     warmed: set[str] = set()
 
     def measure(name: str, repeat: int) -> Row:

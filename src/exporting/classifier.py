@@ -12,19 +12,29 @@ from transformers import PreTrainedModel
 from src.data.tables import Row, Table
 from src.exporting.model_card import Agreement, write_card
 from src.exporting.onnx import write_int8, write_onnx
-from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
+from src.inference.classifier import (
+    Network,
+    bf16_network,
+    mean_over_windows,
+    onnx_network,
+    pad,
+    probabilities,
+    torch_network,
+)
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network, save_folder
 from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.checksums import is_whole
 from src.system.errors import UserError
+from src.system.processor import multiplies_bf16
 
 ONNX = "model.onnx"
 INT8 = "model_int8.onnx"
+IN_BF16 = f"{WEIGHTS}, in bf16 as `predict` computes on this CPU"
 _N_REVIEWS = 100
 # by how much a probability may differ; that of int8 is not checked, but printed and put on the card
-_TOLERANCES = {WEIGHTS: 1e-5, ONNX: 1e-4, INT8: 1.0}
+_TOLERANCES = {WEIGHTS: 1e-5, ONNX: 1e-4, INT8: 1.0, IN_BF16: 1.0}
 
 
 def export_classifier(
@@ -69,6 +79,8 @@ def export_classifier(
     tokens, pad_id = archive.encoder.encode(texts), archive.tokenizer.pad_token_id or 0
     networks = {WEIGHTS: _plain_network(read_network(folder, written))}
     task = archive.task
+    if multiplies_bf16():
+        networks[IN_BF16] = bf16_network(read_network(folder, written), archive.encoder.max_length)
     expected = _probabilities(torch_network(network), tokens, pad_id, task)
     try:
         networks |= {file: onnx_network(folder / file, archive) for file in (ONNX, INT8) if (folder / file).is_file()}

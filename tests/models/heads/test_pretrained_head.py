@@ -100,8 +100,9 @@ def test_a_start_for_another_problem_becomes_a_classifier(
         (tmp_path / "start" / file).write_bytes((tiny_bert / file).read_bytes())
     synthetic_reviews(4).to_csv("in.csv", index=False)
     status, _, err = run_cli("predict", "--ckpt_path=start", "--input=in.csv", "--output=out.csv")
-    assert (status, err.count("\n")) == (1, 1)
-    assert "start gives no probabilities of classes" in err
+    if problem == "regression":
+        assert (status, err.count("\n")) == (1, 1)
+        assert "start gives no probabilities of classes" in err
 
     start = [*tiny_options, f"--model.model_name_or_path={tmp_path / 'start'}", "--trainer.max_epochs=1"]
     status, out, err = run_cli("fit", *start)
