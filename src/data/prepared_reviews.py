@@ -10,15 +10,18 @@ import datasets
 import numpy as np
 
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
+from src.data.fingerprints import hash_texts
 from src.data.labels import label_ids, label_names
-from src.data.row_selection import check_texts, select_rows
+from src.data.row_selection import check_texts, select_rows, texts_of
+from src.data.shared_texts import SharedTexts, shared_texts
 from src.data.sources import Source
 from src.data.splits import USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
 
 _SIZES = "split_sizes.json"
-_VALIDATION = ("validation", "valid", "dev", "val")  # names of validation splits on the Hub
+_SHARED = "shared_texts.json"
+_NAMES = {"validation": ("validation", "valid", "dev", "val"), "test": ("test",)}  # of such splits on the Hub
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Reviews(Prepared):
         sizes: dict[str, int] = json.loads((self.folder / _SIZES).read_text())
         return sizes
 
+    def shared_texts(self) -> list[SharedTexts]:
+        """The texts that the rows of two subsets share."""
+        return [SharedTexts(**each) for each in json.loads((self.folder / _SHARED).read_text())]
+
     def classes(self) -> dict[str, int]:
         """The names of the classes, and the number of training rows of each."""
         rows = self.rows("train")
@@ -63,7 +70,7 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
     """
     key = cache_key(
         {
-            "source": source.fingerprint,
+            "source": source.version,
             "selection": asdict(selection),
             "tokenizer": tokenizer_facts(encoder.tokenizer),
             "max_length": encoder.max_length,
@@ -76,9 +83,14 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
         names = label_names(splits["train"], selection.label_column)
         sizes = {name: len(split) for name, split in splits.items()}
         s = selection
-        for name, subset in choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed).items():
-            _write_subset(folder, name, subset, splits[subset.split], names, selection, encoder)
+        subsets = choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed)
+        hashes = {}
+        for name, subset in subsets.items():
+            rows = splits[subset.split].select(subset.indices)
+            _write_subset(folder, name, subset, rows, names, selection, encoder)
+            hashes[name] = hash_texts(texts_of(rows, s.text_column))
         (folder / _SIZES).write_text(json.dumps(sizes))
+        (folder / _SHARED).write_text(json.dumps([asdict(each) for each in shared_texts(subsets, hashes)]))
 
     return Reviews(key, *prepare_once(key, build))
 
@@ -90,28 +102,48 @@ def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.
         UserError: the source cannot be read, or has no split "train", no such column or no such row.
     """
     columns = [selection.text_column, selection.label_column]
+    needed = list(dict.fromkeys([*columns, *(selection.where or ())]))
+    found = splits_used(source)
+    return {
+        use: select_rows(each.read(needed, [name])[name], name, each.dataset, selection.where, columns)
+        for use, (each, name) in found.items()
+    }
+
+
+def splits_used(source: Source) -> dict[str, tuple[Source, str]]:
+    """By "train" and, where there are such, "validation" and "test": the data set and its split that are read for it.
+
+    Raises:
+        UserError: there is no split "train", or nobody can tell which split of an own data set is meant.
+    """
     there = source.splits()
     if "train" not in there:
         raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(there)})")
-    names: dict[str, str] = {name: name for name in ("train", "test") if name in there}
-    if validation := next((name for name in _VALIDATION if name in there), None):
-        names["validation"] = validation
-    splits = source.read(list(dict.fromkeys([*columns, *(selection.where or ())])), names.values())
-    return {
-        use: select_rows(splits[name], name, source.dataset, selection.where, columns) for use, name in names.items()
-    }
+    found = {"train": (source, "train")}
+    for use, names in _NAMES.items():
+        one = source.own.get(use, source)
+        splits = one.splits()
+        split = next((name for name in names if name in splits), None)
+        if one is not source and split is None:
+            if len(splits) > 1:
+                raise UserError(
+                    f"{one.dataset!r} has the splits {', '.join(splits)[:200]}, none of them for {use}: name one file"
+                )
+            split = splits[0]
+        if split is not None:
+            found[use] = (one, split)
+    return found
 
 
 def _write_subset(
     folder: Path,
     name: str,
     subset: Subset,
-    split: datasets.Dataset,
+    rows: datasets.Dataset,
     names: list[str],
     selection: Selection,
     encoder: Encoder,
 ) -> None:
-    rows = split.select(subset.indices)
     labels = label_ids(rows, selection.label_column, names, USES[name])
     if name == "train" and len(set(labels.tolist())) < 2:
         raise UserError(

@@ -9,6 +9,8 @@ from src.system.errors import UserError
 
 USES = {"train": "training", "val": "validation", "test": "testing"}
 """What the rows of each subset are for, in words."""
+SPLITS = {"val": "validation", "test": "test"}
+"""The split that a subset is from, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def choose_rows(
             raise UserError(f"data.{name} is {number}; it must be {minimum} or more")
     rest = shuffled(split_sizes["train"], seed)
     subsets = {}
-    for name, split, size in (("test", "test", test_size), ("val", "validation", val_size)):
+    for name, size in (("test", test_size), ("val", val_size)):
+        split = SPLITS[name]
         if split in split_sizes:
             there = split_sizes[split]
             if size is not None and size > there:

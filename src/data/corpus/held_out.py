@@ -28,7 +28,7 @@ class HeldOut:
         """What determines these reviews, for a key. The number of training rows and the labels do not."""
         selection = asdict(self.selection)
         del selection["train_size"], selection["label_column"]
-        return {"source": self.source.fingerprint, "selection": selection}
+        return {"source": self.source.version, "selection": selection}
 
     def hashes(self) -> np.ndarray:
         """The hashes of their texts, uint64 of shape (texts,)."""
