@@ -14,7 +14,7 @@ from src.data.batches import Batch
 from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples, column
 from src.data.fingerprints import hash_texts
 from src.data.labels import near_equal
-from src.data.prepared_reviews import Reviews, Selection, prepare_reviews, splits_used
+from src.data.prepared_reviews import Reviews, Selection, classes_of, labelled_splits, prepare_reviews, splits_used
 from src.data.sources import Source, find_own, find_source
 from src.data.splits import SPLITS, USES, choose_rows
 from src.data.tokenization import Encoder, Truncation, check_length
@@ -56,6 +56,8 @@ class ImdbDataModule(PreparedDataModule):
         allow_overlap: false refuses validation and test rows whose texts are among the training rows too. They are
             counted and named in any case; white space and case make no difference.
         subset_seed: seed of these shuffles, as in `datasets.Dataset.shuffle(seed)`.
+        stratify: gives each part of a split the proportions of the classes that the split has: of each class the first
+            (or last) rows of the shuffle, in numbers rounded by the largest remainder.
         max_length: tokens that the model reads at once, special tokens included.
         truncation: what is read of a longer review. head: its start. tail: its end. head_tail: a quarter from the start
             and the rest from the end. windows: all of it, in windows of equal length; training uses each window as an
@@ -93,6 +95,7 @@ class ImdbDataModule(PreparedDataModule):
         test_data: str | None = None,
         allow_overlap: bool = True,
         subset_seed: int = 42,
+        stratify: bool = False,
         max_length: int = 512,
         truncation: Truncation = "head",
         padding: Padding = "longest",
@@ -203,7 +206,7 @@ class ImdbDataModule(PreparedDataModule):
         before = {name.removeprefix("data."): value for name, value in state.get("options", {}).items()}
         if state.get("fingerprint") != self.fingerprint or before.get("where") != self.hparams["where"]:
             return  # other rows, on purpose
-        names = ("train_size", "val_size", "test_size", "validation_data", "test_data", "subset_seed")
+        names = ("train_size", "val_size", "test_size", "validation_data", "test_data", "subset_seed", "stratify")
         trained = self._training_rows(before)
         assert self.trainer is not None
         for name in _SUBSETS_OF_STAGE[self.trainer.state.fn or "test"]:
@@ -219,8 +222,12 @@ class ImdbDataModule(PreparedDataModule):
         for name, split in SPLITS.items():
             if options.get(f"{split}_data") or split in splits_used(replace(self.source, own={})):
                 sizes[split] = options[f"{name}_size"] or 0  # what there is does not change the rows for training
-        o = options
-        return choose_rows(sizes, o["train_size"], o["val_size"], o["test_size"], o["subset_seed"])["train"].indices
+        before: dict[str, Any] = {each.name: options.get(each.name) for each in fields(Selection)}
+        then, classes = Selection(**before), None
+        if then.stratify:
+            classes = functools.partial(classes_of, labelled_splits(self.source, then), column=then.label_column)
+        chosen = choose_rows(sizes, then.train_size, then.val_size, then.test_size, then.subset_seed, classes)
+        return chosen["train"].indices
 
     def check_unread(self, read: np.ndarray, model: str) -> None:
         """Refuses validation and test reviews that the pre-training of `model` has read: data leakage.

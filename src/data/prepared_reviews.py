@@ -1,6 +1,7 @@
 """Labelled reviews prepared for fine-tuning: chosen, checked, tokenised, and written to disk."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,7 @@ class Selection:
     val_size: int | None
     test_size: int | None
     subset_seed: int
+    stratify: bool
 
 
 class Reviews(Prepared):
@@ -82,17 +84,33 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
         splits = labelled_splits(source, selection)
         names = label_names(splits["train"], selection.label_column)
         sizes = {name: len(split) for name, split in splits.items()}
-        s = selection
-        subsets = choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed)
+        subsets = choose_subsets(splits, selection)
         hashes = {}
         for name, subset in subsets.items():
             rows = splits[subset.split].select(subset.indices)
             _write_subset(folder, name, subset, rows, names, selection, encoder)
-            hashes[name] = hash_texts(texts_of(rows, s.text_column))
+            hashes[name] = hash_texts(texts_of(rows, selection.text_column))
         (folder / _SIZES).write_text(json.dumps(sizes))
         (folder / _SHARED).write_text(json.dumps([asdict(each) for each in shared_texts(subsets, hashes)]))
 
     return Reviews(key, *prepare_once(key, build))
+
+
+def choose_subsets(splits: Mapping[str, datasets.Dataset], selection: Selection) -> dict[str, Subset]:
+    """The rows of "train", "val" and "test", given the splits of `labelled_splits`.
+
+    Raises:
+        UserError: as `choose_rows`; or `stratify` is set, and a row has no class.
+    """
+    s = selection
+    sizes = {name: len(split) for name, split in splits.items()}
+    classes = (lambda split: classes_of(splits, split, s.label_column)) if s.stratify else None
+    return choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed, classes)
+
+
+def classes_of(splits: Mapping[str, datasets.Dataset], split: str, column: str) -> np.ndarray:
+    """The class of each row of a split, for `data.stratify`: int64 of shape (rows,)."""
+    return label_ids(splits[split], column, label_names(splits["train"], column), "data.stratify")
 
 
 def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:

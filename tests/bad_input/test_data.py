@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bad_input.world import MISTAKE, Cases, World
+from tests.bad_input.world import MISTAKE, USAGE, Cases, World
 from tests.conftest import write_reviews
 from tests.synthetic import synthetic_reviews
 
@@ -219,6 +219,12 @@ CASES: Cases = {
         MISTAKE,
         ["30 of the rows for validation are among those for training (row ", "data.allow_overlap=true"],
     ),
+    "stratified rows without a label": (
+        lambda w: w.fit(_unlabelled(w), "--data.stratify=true"),
+        MISTAKE,
+        ["200 rows for data.stratify have a label that is no class", "-1"],
+    ),
+    "stratify that is no yes or no": (lambda w: w.fit("--data.stratify=label"), USAGE, ['"stratify": Expected a']),
     "negative size": (
         lambda w: w.fit("--data.train_size=-1"),
         MISTAKE,

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 
 from src.data.imdb import ImdbDataModule
+from src.data.splits import choose_rows
 from tests.conftest import write_reviews
 from tests.data.conftest import Attach
 from tests.synthetic import synthetic_reviews
@@ -72,9 +74,7 @@ def test_own_files_take_the_place_of_splits(
     }
 
 
-def test_what_splits_there_are_is_said(
-    attach: Attach, tmp_path: Path, own: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_splits_there_are_is_said(attach: Attach, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, frame in (("train", TRAIN), ("dev", VALIDATION)):
         (tmp_path / "both").mkdir(exist_ok=True)
         write_reviews(tmp_path / "both" / f"{name}.csv", frame)
@@ -112,6 +112,27 @@ def test_shared_texts_are_counted_and_named(
     assert line in capsys.readouterr().out
     [shared] = data.prepared.shared_texts()
     assert (shared.subset, shared.earlier, shared.count) == ("val", "train", 3)
+
+
+def test_stratified_rows_are_known_again(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
+    """10% of the rows are pos; so are 10% of each subset. Rows that were trained on are found by the same rule."""
+    frame = synthetic_reviews(200, seed=21)
+    frame = pd.concat([frame[frame["label"] == "neg"].head(90), frame[frame["label"] == "pos"].head(10)])
+    file = write_reviews(tmp_path / "few.csv", frame)
+    sizes = ["--data.train_size=50", "--data.val_size=20", "--data.test_size=20"]
+    status, out, _ = run_cli(
+        "fit", *tiny_options, f"--data.dataset={file}", *sizes, "--data.stratify=true", "--trainer.max_epochs=1"
+    )
+    assert status == 0
+    assert "Classes, with their training rows: neg (45), pos (5)" in out
+    assert run_cli("test", "--ckpt_path=best")[0] == 0
+    status, _, err = run_cli("test", "--ckpt_path=best", "--data.stratify=false", "--data.subset_seed=7")
+    assert status == 1
+    classes = (frame["label"] == "pos").to_numpy().astype(int)
+    trained = choose_rows({"train": 100}, 50, 20, 20, 42, lambda _: classes)["train"].indices
+    n = np.isin(choose_rows({"train": 100}, 50, 20, 20, 7)["test"].indices, trained).sum()
+    changes = "subset_seed was 42 and is 7; stratify was True and is False"
+    assert f"this checkpoint was trained on {n} of the rows for testing: {changes}" in err
 
 
 def test_real_command(run_cli: Run, tiny_options: list[str], own: dict[str, str]) -> None:
