@@ -16,11 +16,12 @@ from src.data.labels import label_ids, label_names
 from src.data.row_selection import check_texts, select_rows, texts_of
 from src.data.shared_texts import SharedTexts, shared_texts
 from src.data.sources import Source
-from src.data.splits import USES, Subset, choose_rows
+from src.data.splits import SPLITS, USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
 
 _SIZES = "split_sizes.json"
+_HIDDEN = -1  # in place of a label of a test split
 _SHARED = "shared_texts.json"
 _NAMES = {"validation": ("validation", "valid", "dev", "val"), "test": ("test",)}  # of such splits on the Hub
 
@@ -162,6 +163,12 @@ def _write_subset(
     selection: Selection,
     encoder: Encoder,
 ) -> None:
+    named = isinstance(rows.features[selection.label_column], datasets.ClassLabel)
+    if name in SPLITS and named and set(rows[selection.label_column]) == {_HIDDEN}:
+        raise UserError(
+            f"the labels of the split {subset.split!r} are hidden (-1), as often on the Hub: set data.{name}_size=0, "
+            f"or name rows of your own by data.{SPLITS[name]}_data"
+        )
     labels = label_ids(rows, selection.label_column, names, USES[name])
     if name == "train" and len(set(labels.tolist())) < 2:
         raise UserError(
