@@ -24,11 +24,15 @@ class EvaluatedRows(NamedTuple):
     Attributes:
         position: each row's place in the prepared subset, shape (rows,).
         label: its true class, shape (rows,).
-        probabilities: of each class, float32 of shape (rows, classes).
+        predicted: its predicted class, shape (rows,).
+        confidence: the probability of that, float32 of shape (rows,).
+        probabilities: of the classes that have curves, the first ones: float32 of shape (rows, classes).
     """
 
     position: np.ndarray
     label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     probabilities: np.ndarray
 
 
@@ -40,13 +44,13 @@ class Report(Callback):
     confident wrong predictions (`most_wrong`) and those with the least confident predictions (`least_sure`). Where the
     matrix numbers the classes, since their names cannot be drawn, the text `classes` lists them.
 
-    Every row counts once on any number of ranks; rank 0 writes. Only the place, the label and the probabilities of a
-    row are kept. A model whose steps return no `logits` gets no report.
+    Every row counts once on any number of ranks; rank 0 writes. Of a row no more is kept than the report shows. A model
+    whose steps return no `logits` gets no report.
     """
 
     def __init__(self) -> None:
         self._order = np.empty(0, dtype=np.int64)
-        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._batches: list[tuple[torch.Tensor, ...]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._order = _data(trainer).eval_order(_subset(trainer))
@@ -64,7 +68,9 @@ class Report(Callback):
         if not isinstance(outputs, dict) or "logits" not in outputs:
             return
         # they stay on the device: a copy would wait for the GPU after each batch
-        self._batches.append((batch["labels"], outputs["logits"].detach().float().softmax(dim=1)))
+        probabilities = outputs["logits"].detach().float().softmax(dim=1)
+        confidence, predicted = probabilities.max(dim=1)
+        self._batches.append((batch["labels"], predicted, confidence, probabilities[:, :_MOST_CURVES].clone()))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the report at the end of the epoch, which is before a checkpoint is saved at the end of validation."""
@@ -77,7 +83,7 @@ class Report(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not any(len(batch.label) for batch in batches):
             return
         rows = _joined(batches)
-        if not np.isfinite(rows.probabilities).all():
+        if not np.isfinite(rows.confidence).all():
             return  # the module is about to refuse this evaluation
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -85,10 +91,10 @@ class Report(Callback):
 
     def _rows(self) -> EvaluatedRows:
         """Takes the rows of this rank."""
-        label, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True))
+        kept = [torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True)]
         self._batches = []
-        real = label != IGNORED_LABEL
-        return EvaluatedRows(self._order[: len(label)][real], label[real], probabilities[real])
+        real = kept[0] != IGNORED_LABEL
+        return EvaluatedRows(*(values[real] for values in (self._order[: len(real)], *kept)))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
@@ -128,7 +134,7 @@ def _write(logger: TensorBoardLogger, data: ImdbDataModule, rows: EvaluatedRows,
     from src.callbacks import report_figures
 
     writer, names = logger.experiment, data.label_names
-    predicted, confidence = rows.probabilities.argmax(axis=1), rows.probabilities.max(axis=1)
+    predicted, confidence = rows.predicted, rows.confidence
     correct = predicted == rows.label
     lengths = data.lengths(subset)[rows.position]
     for tag, figure in (

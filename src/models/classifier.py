@@ -21,7 +21,7 @@ from src.models.heads.mean_pooling import Pooling
 from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
-from src.models.metrics import classification_metrics
+from src.models.metrics import AT_ONCE, classification_metrics
 from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
 from src.models.reading_check import check_reading
@@ -138,7 +138,8 @@ class BertClassifier(TransformerModule):
         self.step_means = RunningMeans(["loss", "accuracy"])
         self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
-        self.eval_metrics = classification_metrics(len(data.label_names))
+        rows = max((len(data.splits[name]) for name in ("val", "test") if name in data.splits), default=0)
+        self.eval_metrics = classification_metrics(len(data.label_names), rows)
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._is_built = True
 
@@ -243,6 +244,8 @@ class BertClassifier(TransformerModule):
         self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
         # the metrics take rows out by a mask, which waits for a GPU: once, at the end
         self._evaluated.append((logits.softmax(dim=-1), batch["labels"]))
+        if len(self._evaluated) * logits.numel() > AT_ONCE:
+            self._update_metrics()
         return logits
 
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
@@ -265,9 +268,7 @@ class BertClassifier(TransformerModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, prefix: str) -> None:
-        probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
-        self._evaluated.clear()
-        self.eval_metrics.update(probabilities, labels)
+        self._update_metrics()
         results = self.eval_metrics.compute()
         confusion = results.pop("confusion_matrix")
         loss = self.eval_loss.compute()
@@ -276,6 +277,12 @@ class BertClassifier(TransformerModule):
         self.confusion_matrix = confusion.cpu()
         figures = {"loss": loss, **results, "n": confusion.sum()}
         self.log_evaluation(prefix, {name: value.float() for name, value in figures.items()}, ("loss", "accuracy"))
+
+    def _update_metrics(self) -> None:
+        if self._evaluated:
+            probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
+            self._evaluated.clear()
+            self.eval_metrics.update(probabilities, labels)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

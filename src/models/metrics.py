@@ -17,6 +17,12 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import IGNORED_LABEL
+from src.models.binned_auroc import BinnedAUROC
+
+MOST_PROBABILITIES = 20_000_000
+"""What an evaluation keeps at most for an exact AUROC: 80 MB in fp32."""
+AT_ONCE = 2_000_000
+"""Probabilities that wait before the metrics are updated with them."""
 
 
 class PresentAUROC(MulticlassAUROC):
@@ -46,7 +52,7 @@ class DefinedMCC(MulticlassMatthewsCorrCoef):
         return super().compute().float().where(predicted > 1, 0.0).where(occur > 1, math.nan)
 
 
-def classification_metrics(num_labels: int) -> MetricCollection:
+def classification_metrics(num_labels: int, rows: int = 0) -> MetricCollection:
     """The metrics, to be updated with probabilities of shape (rows, labels) and labels of shape (rows,).
 
     `accuracy` is the micro average, `f1` and `auroc` are macro averages, and `ece` is the expected calibration error
@@ -55,13 +61,19 @@ def classification_metrics(num_labels: int) -> MetricCollection:
 
     They take no logits: torchmetrics takes a batch of logits for probabilities if all of them lie between 0 and 1, and
     the results would depend on the batches.
+
+    Args:
+        num_labels: how many labels there are.
+        rows: that will be evaluated. The exact AUROC needs all probabilities at once; with more of them than
+            `MOST_PROBABILITIES` it is computed from bins (`BinnedAUROC`).
     """
+    binned = rows * num_labels > MOST_PROBABILITIES
     options: dict[str, Any] = {"num_classes": num_labels, "ignore_index": IGNORED_LABEL, "validate_args": False}
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(average="micro", **options),
             "f1": MulticlassF1Score(average="macro", **options),
-            "auroc": PresentAUROC(average="none", **options),
+            "auroc": BinnedAUROC(num_labels) if binned else PresentAUROC(average="none", **options),
             "mcc": DefinedMCC(**options),
             "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
             "confusion_matrix": MulticlassConfusionMatrix(**options),
