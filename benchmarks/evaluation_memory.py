@@ -11,6 +11,7 @@ import time
 import torch
 
 from src.models.metrics import AT_ONCE, classification_metrics
+from src.system.allocator import keep_freed_memory
 
 _BATCH = 64
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--exact", action="store_true")
     args = parser.parse_args()
+    keep_freed_memory()  # as every command does
     metrics = classification_metrics(args.classes, 0 if args.exact else args.rows)
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     random = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import IGNORED_LABEL
-from src.models.binned_auroc import BinnedAUROC
+from src.models.binned_metrics import BinnedAUROC, BinnedCalibrationError
 
 MOST_PROBABILITIES = 20_000_000
 """What an evaluation keeps at most for an exact AUROC: 80 MB in fp32."""
@@ -65,7 +65,7 @@ def classification_metrics(num_labels: int, rows: int = 0) -> MetricCollection:
     Args:
         num_labels: how many labels there are.
         rows: that will be evaluated. The exact AUROC needs all probabilities at once; with more of them than
-            `MOST_PROBABILITIES` it is computed from bins (`BinnedAUROC`).
+            `MOST_PROBABILITIES` it is computed from bins (`BinnedAUROC`), and the calibration error from sums.
     """
     binned = rows * num_labels > MOST_PROBABILITIES
     options: dict[str, Any] = {"num_classes": num_labels, "ignore_index": IGNORED_LABEL, "validate_args": False}
@@ -75,7 +75,7 @@ def classification_metrics(num_labels: int, rows: int = 0) -> MetricCollection:
             "f1": MulticlassF1Score(average="macro", **options),
             "auroc": BinnedAUROC(num_labels) if binned else PresentAUROC(average="none", **options),
             "mcc": DefinedMCC(**options),
-            "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+            "ece": BinnedCalibrationError() if binned else MulticlassCalibrationError(n_bins=15, norm="l1", **options),
             "confusion_matrix": MulticlassConfusionMatrix(**options),
         },
         # groups save time by sharing state, but a sync between ranks then breaks the references to it

@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from src.data.labels import IGNORED_LABEL
-from src.models.binned_auroc import BinnedAUROC
+from src.models.binned_metrics import BinnedAUROC
 from src.models.metrics import classification_metrics, wilson_interval
 
 
