@@ -3,7 +3,9 @@
 import argparse
 import hashlib
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ def measure_all(
     repeats: int,
     measure: Callable[[str, int], Row],
     brief: Callable[[Row], str],
+    minutes: float = math.inf,
 ) -> dict[str, list[Row]]:
     """Measures each variant in each repeat; every second repeat in reverse order, against the machine's drift.
 
@@ -43,14 +46,24 @@ def measure_all(
         repeats: how many.
         measure: measures a variant in a repeat.
         brief: what to print of a measurement.
+        minutes: a repeat begins only if one as long as the longest before it would end within them.
 
     Returns:
-        by variant, its rows, repeat by repeat.
+        by variant, its rows, repeat by repeat; fewer repeats where time is up.
     """
     store, mark, variants = WORK / f"{name}.jsonl", signature(settings), list(variants)
     done = {(line["variant"], line["repeat"]): line["row"] for line in read_lines(store) if line["signature"] == mark}
     tasks = [(variant, r) for r in range(repeats) for variant in variants[:: 1 if r % 2 == 0 else -1]]
+    started = begun = time.monotonic()
+    longest = 0.0
     for i, (variant, repeat) in enumerate(tasks, start=1):
+        if i > 1 and repeat > tasks[i - 2][1]:
+            now = time.monotonic()
+            longest, begun = max(longest, now - begun), now
+            if now + longest > started + 60 * minutes:
+                print(f"{repeat} of {repeats} repeats fit into {minutes:g} minutes", flush=True)
+                repeats = repeat
+                break
         if (variant, repeat) in done:
             continue
         print(f"[{i}/{len(tasks)}] {variant}, repeat {repeat + 1} of {repeats}", flush=True)

@@ -16,6 +16,7 @@ from src.checking.probe import doubted, out_of_sample, vectors_of
 from src.data.imdb import ImdbDataModule
 from src.data.prepared_reviews import choose_subsets, classes_of, labelled_splits
 from src.models.origin import ClassifierOrigin
+from src.models.tasks.single_label import SingleLabel
 from src.system.yaml_reading import read_yaml
 
 _SHARE = 0.05
@@ -36,8 +37,8 @@ def main() -> None:
     splits = labelled_splits(data.source, data.selection)
     rows = choose_subsets(splits, data.selection)["train"]
     texts = splits["train"].select(rows.indices)[data.selection.text_column][:]
-    y = classes_of(splits, "train", data.selection.label_column)[rows.indices]
-    network, _ = ClassifierOrigin(model["model_name_or_path"], pooling=model["pooling"]).build(["0", "1"])
+    y = classes_of(splits, "train", data.selection)[rows.indices]
+    network, _ = ClassifierOrigin(model["model_name_or_path"], pooling=model["pooling"]).build(SingleLabel(["0", "1"]))
     x = vectors_of(network, data.encoder.encode(texts), int(data.tokenizer.pad_token_id), lambda _: None)
     found: dict[str, list[list[int]]] = {}
     accuracies = []

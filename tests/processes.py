@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import runpy
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,12 @@ _context.set_forkserver_preload(
 )
 
 
-def start(args: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> multiprocessing.Process:
-    """Starts `python -m src ARGS` in this folder; its output goes to `log`."""
+def start(
+    args: Sequence[str], log: Path, env: Mapping[str, str] | None = None, module: str = "src"
+) -> multiprocessing.Process:
+    """Starts `python -m src ARGS`, or another module, in this folder; its output goes to `log`."""
     process = _context.Process(
-        target=_child, args=(list(args), str(Path.cwd()), str(log), dict(os.environ) | dict(env or {}))
+        target=_child, args=(module, list(args), str(Path.cwd()), str(log), dict(os.environ) | dict(env or {}))
     )
     process.start()
     return process  # type: ignore[return-value]
@@ -39,8 +42,13 @@ def wait(process: multiprocessing.Process, timeout: float = 120) -> int:
     return process.exitcode
 
 
-def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) -> list[multiprocessing.Process]:
-    """Starts `world_size` ranks as torchrun does, with gloo on loopback; their outputs go to rank0.log, rank1.log …"""
+def ranks(
+    args: Sequence[str], world_size: int, folder: Path, nodes: int = 1, last: Sequence[str] = ()
+) -> list[multiprocessing.Process]:
+    """Starts `world_size` ranks as torchrun does, with gloo on loopback; their outputs go to rank0.log, rank1.log …
+
+    The last rank gets the options `last` besides.
+    """
     port = free_port()
     per_node = world_size // nodes
     processes = []
@@ -56,7 +64,8 @@ def ranks(args: Sequence[str], world_size: int, folder: Path, nodes: int = 1) ->
             "TORCHELASTIC_RUN_ID": "test",
             "OMP_NUM_THREADS": 1,
         }
-        processes.append(start(args, folder / f"rank{rank}.log", {key: str(value) for key, value in env.items()}))
+        own = [*args, *(last if rank == world_size - 1 else ())]
+        processes.append(start(own, folder / f"rank{rank}.log", {key: str(value) for key, value in env.items()}))
     return processes
 
 
@@ -74,7 +83,7 @@ def call(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
     return process  # type: ignore[return-value]
 
 
-def _child(args: list[str], folder: str, log: str, env: dict[str, str]) -> None:
+def _child(module: str, args: list[str], folder: str, log: str, env: dict[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
@@ -85,7 +94,5 @@ def _child(args: list[str], folder: str, log: str, env: dict[str, str]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     # a child of a fork server would start the loader's workers in its parent's way, importing everything anew
     multiprocessing.set_start_method("fork", force=True)
-    from src.__main__ import run
-
-    sys.argv = ["src", *args]
-    sys.exit(run())
+    sys.argv = [module, *args]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -37,6 +37,24 @@ def synthetic_reviews(n: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": labels})
 
 
+LABELS = {"praise": _GOOD[:2], "blame": _BAD[:2], "music": ["music", "end"]}
+"""Labels that a text may have together, and the words that tell each of them."""
+
+
+def several_labels(n: int, seed: int = 0) -> pd.DataFrame:
+    """`n` reviews with any of three labels, of which the last is rare, as columns of 0 and 1."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        has = {name: int(rng.random() < share) for name, share in zip(LABELS, (0.5, 0.4, 0.15), strict=True)}
+        words = rng.choice(_PLAIN[:11], size=int(rng.integers(5, 40))).tolist()
+        for name in (name for name, here in has.items() if here):
+            place = int(rng.integers(len(words)))
+            words[place:place] = rng.choice(LABELS[name], size=6).tolist()
+        rows.append({"text": " ".join(words), **has})
+    return pd.DataFrame(rows)
+
+
 def write_tiny_bert(folder: Path) -> None:
     """Writes a BERT of 2 layers, hidden size 32, at most 128 tokens, with both heads, and its tokenizer."""
     folder.mkdir(exist_ok=True)

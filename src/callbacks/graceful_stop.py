@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -16,12 +17,18 @@ from src.runs import directories
 from src.system.errors import Interrupted
 from src.system.signals import say
 
+_SECONDS_BETWEEN_QUESTIONS = 1.0
+_STEPS_BETWEEN_QUESTIONS = 100
+
 
 class GracefulStop(Checkpoint):
     """Saves last.ckpt and ends `fit` after the step in which any rank gets a signal; exit status 143 or 130.
 
     Lightning itself exits with 0 after SIGTERM, stops in the middle of a step after SIGINT, and hangs if a rank other
     than 0 gets the signal. This is a `Checkpoint` so that Lightning calls it after the callbacks that save.
+
+    To ask the other ranks, a GPU has to be waited for. So they are asked about once a second, in the same steps, and
+    after each validation.
 
     Args:
         last: saves the checkpoint; None where no checkpoints are wanted.
@@ -30,15 +37,23 @@ class GracefulStop(Checkpoint):
     def __init__(self, last: LastCheckpoint | None) -> None:
         self.last = last
         self.signum = 0
+        self._asked_at = 0.0
+        self._asked_after = self._ask_after = 0  # steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning has set its own handlers before, and restores the previous ones at the end
         signal.signal(signal.SIGTERM, self._note)
         signal.signal(signal.SIGINT, self._note)
+        # it asks rank 0 for a SIGTERM before each step, and waits for the answer (lightning #21487)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        self._asked_at, self._asked_after = time.monotonic(), trainer.global_step
+        self._ask_after = trainer.global_step + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
+        if trainer.world_size > 1 and trainer.global_step < self._ask_after:
+            return
         # a validation that is due comes first: see on_validation_end
         if not trainer.fit_loop._should_accumulate() and not validation_is_due(trainer):
             self._stop_if_signalled(trainer)
@@ -53,12 +68,20 @@ class GracefulStop(Checkpoint):
         self.signum = signum
         say(f"\n{signal.Signals(signum).name}: stopping after this step")
 
+    def _ask_all(self, trainer: Trainer) -> int:
+        """The signal that any rank has got, or 0; all find the same step in which to ask next."""
+        now = time.monotonic()
+        found = torch.tensor([self.signum, now - self._asked_at], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        signum, seconds = found.tolist()
+        per_second = (trainer.global_step - self._asked_after) / max(seconds, 1e-3)
+        steps = min(int(per_second * _SECONDS_BETWEEN_QUESTIONS), _STEPS_BETWEEN_QUESTIONS)
+        self._asked_at, self._asked_after = now, trainer.global_step
+        self._ask_after = trainer.global_step + max(1, steps)
+        return int(signum)
+
     def _stop_if_signalled(self, trainer: Trainer) -> None:
-        signum = self.signum
-        if trainer.world_size > 1:
-            highest = torch.tensor(signum, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
-            signum = int(highest)
+        signum = self._ask_all(trainer) if trainer.world_size > 1 else self.signum
         if not signum:
             return
         stopped = f"stopped by {signal.Signals(signum).name} after step {trainer.global_step}"

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from src.data.base import PreparedDataModule
 from src.models.base import TransformerModule
+from src.models.classifier import BertClassifier
 from src.models.metrics import wilson_interval
 from src.runs.checkpoint_reading import Checkpoint
-from src.runs.results import write_results
+from src.runs.results import BY_CLASS, write_results
 
 
 class Results(Callback):
@@ -38,7 +40,7 @@ class Results(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule, prefix: str, path: Path) -> None:
         if not trainer.is_global_zero:
             return
-        figures: dict[str, Any] = {
+        figures: dict[str, float] = {
             name.removeprefix(f"{prefix}/"): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{prefix}/")
@@ -57,8 +59,9 @@ class Results(Callback):
             line = f"Accuracy: {figures['accuracy']:.4f} (95% CI {low:.4f}–{high:.4f}, n={n})"
         else:
             line = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        # JSON has neither NaN nor infinity; the loss is finite, but a metric may be undefined
-        known: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        known: dict[str, Any] = _defined(figures)
+        if isinstance(pl_module, BertClassifier):
+            known[BY_CLASS] = {name: _defined(each) for name, each in pl_module.by_class.items()}
         known |= {"n": n, "checkpoint": os.path.relpath(self.checkpoint.path, self.run)}
         known["checkpoint_digest"] = self.checkpoint.digest
         data: PreparedDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -66,3 +69,8 @@ class Results(Callback):
         write_results(path, known)
         # afterwards, since printing may fail: the output may be closed, or not take the dash
         print(f"{line}\nWritten to {os.path.relpath(path)}", flush=True)
+
+
+def _defined(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """The figures as JSON has them: what is undefined is null."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -4,10 +4,12 @@ Each text gets its probabilities from a probe that was fitted without it (5-fold
 in the order of their own probability; cleanlab finds no more of them (docs/experiments/check.md).
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from src.data.examples import Collator
@@ -65,7 +67,8 @@ def out_of_sample(x: torch.Tensor, y: np.ndarray, classes: int) -> np.ndarray:
     probabilities = np.zeros((len(y), classes))
     for k in range(FOLDS):
         out = torch.from_numpy(fold == k)
-        weight, bias = logistic_regression(x[~out], targets[~out], classes, PENALTY)
+        loss = functools.partial(nn.functional.cross_entropy, target=targets[~out])
+        weight, bias = logistic_regression(x[~out], classes, PENALTY, loss)
         probabilities[fold == k] = (x[out] @ weight.T + bias).softmax(dim=1).numpy()
     return probabilities
 

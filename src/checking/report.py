@@ -20,6 +20,7 @@ from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.metrics import wilson_interval
 from src.models.origin import ClassifierOrigin
 from src.models.reading_check import check_reading
+from src.models.tasks.single_label import SingleLabel
 from src.system.errors import UserError, one_line
 
 # multiplications and additions that the probe may take: about a minute of 2 cores; a GPU does 50 times as many
@@ -47,7 +48,7 @@ def examine(data: ImdbDataModule, origin: ClassifierOrigin, device: torch.device
     yield _rows_part(data, names, subsets)
     yield _texts_part(subsets)
     yield _tokens_part(encoder, subsets)
-    network, _ = origin.build(names)
+    network, _ = origin.build(SingleLabel(names))
     network.eval().to(device)  # type: ignore[arg-type]
     use_partial_last_layer(network)
     yield _probe_part(encoder, network, names, subsets[0])

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from src.data.imdb import ImdbDataModule
+from src.data.label_sets import are_sets
 from src.data.labels import known_label_ids, label_names
 from src.data.prepared_reviews import choose_subsets, labelled_splits
 from src.data.row_selection import empty_texts
 from src.data.splits import USES
+from src.system.errors import UserError
 
 MOST_ROWS = 25_000
 """Rows of each subset whose texts are looked at: the first of the shuffle, which are a fair sample."""
@@ -64,7 +66,10 @@ def read_rows(data: ImdbDataModule) -> tuple[list[str], list[Rows]]:
     """
     selection = data.selection
     splits = labelled_splits(data.source, selection)
-    names = label_names(splits["train"], selection.label_column)
+    column = selection.label_column
+    if not isinstance(column, str) or are_sets(splits["train"], column, selection.label_separator):
+        raise UserError("`check` looks at texts with one label each, but these may have several")
+    names = label_names(splits["train"], column)
     found = []
     subsets = choose_subsets(splits, selection)
     for name, use in USES.items():
@@ -76,7 +81,7 @@ def read_rows(data: ImdbDataModule) -> tuple[list[str], list[Rows]]:
         empty = empty_texts(read, selection.text_column, subset.split)
         texts = ["" if blank else text for blank, text in zip(empty, read[selection.text_column][:], strict=True)]
         source, split = data.origin_of(name) if name != "train" else (data.source, "train")
-        labels = known_label_ids(rows, selection.label_column, names)
+        labels = known_label_ids(rows, column, names)
         there = len(splits[subset.split])
         found.append(Rows(use, source.dataset, split, there, subset.indices, labels, texts))
     return names, found

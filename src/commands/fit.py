@@ -4,7 +4,6 @@ import functools
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,10 +37,9 @@ from src.runs.checkpoint_writing import DurableCheckpointIO
 from src.system.errors import Interrupted, UserError, one_line, tell
 from src.system.locations import expanded
 from src.system.quiet import hush_libraries
-from src.system.rendezvous import check_rendezvous
+from src.system.rendezvous import check_rendezvous, let_first_rank_tell
 from src.system.signals import end_by_signals_at_once, interrupted_by_signals
 
-_FIRST_RANK_TELLS_S = 5.0
 _TRAINER_DEFAULTS: dict[str, Any] = {
     # the tutorial's, which are the Hugging Face Trainer's
     "max_epochs": 3,
@@ -197,10 +195,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if args is None else list(args))
     except (UserError, Interrupted, OSError) as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(
-                _FIRST_RANK_TELLS_S
-            )  # if the first rank fails too, its end is this one's before it has told twice
+        let_first_rank_tell()
         return tell(error)
     finally:
         sys.argv = argv

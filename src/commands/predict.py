@@ -9,10 +9,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 from src.data.tables import STANDARD, Format, Table
 from src.inference.output_files import OutputFormat
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
+from src.inference.ranks import Ranks, together
 from src.system.errors import Interrupted, UsageError, UserError, tell
 from src.system.imports import quick_imports
 from src.system.locations import expanded
 from src.system.locks import exclusive
+from src.system.rendezvous import let_first_rank_tell
 from src.system.signals import interrupted_by_signals
 
 if TYPE_CHECKING:
@@ -22,10 +24,12 @@ _DESCRIPTION = """\
 Labels the reviews of a file.
 
 Each row of the input is written with all its columns, then `label`, `score` (the probability of that label) and
-`probability_NAME` for each class. A column of the input that has one of these names is kept as `input_NAME`. Rows keep
-their order. A review over the model's length is cut, or read in windows, as in training. An empty review gets no label.
+`probability_NAME` for each class. Of a model that may give a text several labels, `label` is a list (in csv, its names
+joined by "|"; empty for no label), and there is no `score`. A column of the input that has one of these names is kept
+as `input_NAME`. Rows keep their order. A review over the model's length is cut, or read in windows, as in training. An
+empty review gets no label.
 A line that cannot be read is named on stderr and left out, and the exit status is 1. If a prediction to a file is
-killed, the same command resumes it.
+killed, the same command resumes it. Under torchrun, its processes share the work, each on a GPU of its own.
 """
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -33,10 +37,11 @@ _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 def main(args: list[str]) -> int:
     """Runs `predict ARGS` and returns its exit status."""
     try:
-        options = _parse(args)
-        with interrupted_by_signals():
-            _predict(options)
-    except (UserError, Interrupted, OSError) as error:
+        _predict(_parse(args))
+    except Interrupted as error:
+        return tell(error)
+    except (UserError, OSError) as error:
+        let_first_rank_tell()
         return tell(error)
     return 0
 
@@ -89,12 +94,22 @@ def _parse(args: list[str]) -> Any:
 def _predict(options: Any) -> None:
     # the input and the output are checked first, since the model takes seconds to load
     reviews = Table(options.input, options.input_format, options.text_column)
-    if options.output != STANDARD:
-        _check_output(options.output, options.input)
-    with _lock(options.output):
-        total, columns = reviews.survey()
-        classifier = _load(options.ckpt_path)
-        Prediction(reviews, classifier, options.output, options.output_format, options.batch_size).run(total, columns)
+    with together() as ranks, interrupted_by_signals():
+        if ranks.size > 1 and options.input == STANDARD:
+            raise UserError("several processes cannot share standard input: name a file as --input")
+        if ranks.rank:
+            _prediction(options, reviews, ranks).assist()
+            return
+        if options.output != STANDARD:
+            _check_output(options.output, options.input)
+        with _lock(options.output):
+            total, columns = reviews.survey()
+            _prediction(options, reviews, ranks).run(total, columns)
+
+
+def _prediction(options: Any, reviews: Table, ranks: Ranks) -> Prediction:
+    classifier = _load(options.ckpt_path)
+    return Prediction(reviews, classifier, options.output, options.output_format, options.batch_size, ranks)
 
 
 def _lock(output: str) -> AbstractContextManager[None]:

@@ -9,7 +9,7 @@ import datasets
 import pyarrow
 
 from src.data.row_selection import ROWS_AT_ONCE, no_such_column
-from src.data.tables import BadLine, Table, format_by_name
+from src.data.tables import BadLine, Row, Table, format_by_name
 from src.system.errors import UserError, one_line
 
 
@@ -59,29 +59,47 @@ def _parquet_batches(files: Sequence[Path], columns: Sequence[str], dataset: str
 
 
 def _text_batches(files: Sequence[Path], columns: Sequence[str], dataset: str) -> Iterator[pyarrow.RecordBatch]:
-    schema = pyarrow.schema([(column, pyarrow.string()) for column in columns])
-    seen: dict[str, None] = {}
-    rows: list[dict[str, str | None]] = []
+    rows = _rows(files, columns[0])
+    first = next(rows, None)
+    # json has lists: the first row tells in which columns
+    lists = {column for column in columns if first and isinstance(first[1].fields.get(column), list)}
+    kinds = [(column, pyarrow.list_(pyarrow.string()) if column in lists else pyarrow.string()) for column in columns]
+    schema = pyarrow.schema(kinds)
     yield pyarrow.RecordBatch.from_pylist([], schema)
-    for path in files:
-        table = Table(str(path), None, columns[0])
-        for row in table.rows():
-            if isinstance(row, BadLine):
-                raise UserError(f"{table.name}, line {row.number}: {row.reason}")
-            seen |= dict.fromkeys(row.fields)
-            rows.append(
-                {column: _string(row.fields.get(column), f"{table.name}, line {row.number}") for column in columns}
-            )
-            if len(rows) == ROWS_AT_ONCE:
-                yield pyarrow.RecordBatch.from_pylist(rows, schema)
-                rows = []
-    yield pyarrow.RecordBatch.from_pylist(rows, schema)
+    seen: dict[str, None] = {}
+    read: list[dict[str, Any]] = []
+    for name, row in chain([first] if first else [], rows):
+        seen |= dict.fromkeys(row.fields)
+        place = f"{name}, line {row.number}"
+        read.append(
+            {column: (_list if column in lists else _string)(row.fields.get(column), place) for column in columns}
+        )
+        if len(read) == ROWS_AT_ONCE:
+            yield pyarrow.RecordBatch.from_pylist(read, schema)
+            read = []
+    yield pyarrow.RecordBatch.from_pylist(read, schema)
     for column in columns:
         if seen and column not in seen:
             raise no_such_column(dataset, column, list(seen))
+
+
+def _rows(files: Sequence[Path], text_column: str) -> Iterator[tuple[str, Row]]:
+    """All rows, each with the name of its file."""
+    for path in files:
+        table = Table(str(path), None, text_column)
+        for row in table.rows():
+            if isinstance(row, BadLine):
+                raise UserError(f"{table.name}, line {row.number}: {row.reason}")
+            yield table.name, row
 
 
 def _string(value: Any, place: str) -> str | None:
     if value is None or isinstance(value, str | int | float):
         return None if value is None else str(value)
     raise UserError(f"{place}: has a {type(value).__name__} where a text, a label or a value of data.where belongs")
+
+
+def _list(value: Any, place: str) -> list[str | None] | None:
+    if value is None or isinstance(value, list):
+        return None if value is None else [_string(each, place) for each in value]
+    raise UserError(f"{place}: has a {type(value).__name__} where the first row has a list")

@@ -46,24 +46,34 @@ def column(rows: datasets.Dataset, name: str) -> np.ndarray:
 
 
 class ReviewExamples(Examples):
-    """Reviews, each with all its windows."""
+    """Reviews, each with all its windows. Its label is the number of a class, or 0 or 1 for each label."""
 
     def __init__(self, rows: datasets.Dataset) -> None:
         # Arrow's arrays, not Python's lists: a batch of 128 reviews in a tenth of the time
         arrow = rows.select_columns(["input_ids", "windows", "label"]).with_format("arrow")
         super().__init__(arrow, column(rows, "length"))
+        feature = rows.features["label"]
+        self._several = len(feature.feature.names) if isinstance(feature, datasets.List) else None
 
     def __getitems__(self, indices: list[int]) -> list[Example]:
         if indices == [FILLER_ROW]:
-            return [{"windows": [self[0]["windows"][0][:1]], "label": IGNORED_LABEL}]
+            ignored = IGNORED_LABEL if self._several is None else [IGNORED_LABEL] * self._several
+            return [{"windows": [self[0]["windows"][0][:1]], "label": ignored}]
         stored = self.rows[indices]
         ids, sizes = (stored[name].combine_chunks() for name in ("input_ids", "windows"))
         windows = iter(np.split(np.asarray(ids.flatten()), np.asarray(sizes.flatten()).cumsum()[:-1]))
         counts = sizes.value_lengths().to_pylist()
         return [
-            {"windows": list(islice(windows, n)), "label": label}
+            {"windows": list(islice(windows, n)), "label": self._label(label)}
             for n, label in zip(counts, stored["label"].to_pylist(), strict=True)
         ]
+
+    def _label(self, stored: int | list[int]) -> int | list[int]:
+        """The number of a class; or for each label whether the text has it, 0 or 1."""
+        if isinstance(stored, int) or self._several is None:
+            return stored
+        has = set(stored)
+        return [int(i in has) for i in range(self._several)]
 
 
 class WindowExamples(ReviewExamples):
@@ -91,9 +101,9 @@ class WindowExamples(ReviewExamples):
 class Collator:
     """Pads the windows of some examples into a batch.
 
-    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,). With
-    `by_review`, `review` of shape (windows,) gives the number within the batch of the review that a window belongs to;
-    without, each example has one window.
+    `input_ids` and `attention_mask` have the shape (windows, tokens), `labels` has the shape (examples,), or (examples,
+    labels) where a text may have several. With `by_review`, `review` of shape (windows,) gives the number within the
+    batch of the review that a window belongs to; without, each example has one window.
 
     Attributes:
         padding: to the longest window of the batch, or to `max_length`.

@@ -13,6 +13,7 @@ from src.data.base import PreparedDataModule
 from src.data.batches import Batch
 from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples, column
 from src.data.fingerprints import hash_texts
+from src.data.label_sets import check_label_columns
 from src.data.labels import near_equal
 from src.data.prepared_reviews import Reviews, Selection, classes_of, labelled_splits, prepare_reviews, splits_used
 from src.data.sources import Source, find_own, find_source
@@ -43,7 +44,11 @@ class ImdbDataModule(PreparedDataModule):
         config_name: a configuration of the data set, such as sst2 of nyu-mll/glue; null takes the only or default one.
         where: keeps only the rows whose columns have these values, as in `{source: imdb}`.
         text_column: name of the column with the text.
-        label_column: name of the column with the label, an integer or a string.
+        label_column: name of the column with the label, an integer or a string. Where a text may have several labels,
+            or none: names of columns of 0 and 1, as in `[toxic, threat, insult]`; or the name of a column that holds
+            lists (json, parquet), or texts that `label_separator` splits.
+        label_separator: what stands between the labels of a text in the label column, such as "|"; an empty text means
+            no label. null takes the whole text as one label.
         train_size: number of training rows, from the start of the shuffled training split; null takes all that remain.
         val_size: number of validation rows, from the start of the shuffled validation split; null takes all. Without a
             validation split, they are the last rows of the shuffled training split, before those for testing.
@@ -87,7 +92,8 @@ class ImdbDataModule(PreparedDataModule):
         config_name: str | None = None,
         where: dict[str, bool | int | str] | None = None,
         text_column: str = "text",
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
+        label_separator: str | None = None,
         train_size: int | None = 1000,
         val_size: int | None = 500,
         test_size: int | None = 500,
@@ -109,6 +115,7 @@ class ImdbDataModule(PreparedDataModule):
         self.save_hyperparameters()
         self.check_loading_options()
         check_length("data.max_length", max_length)
+        check_label_columns(label_column, label_separator)
 
     @functools.cached_property
     def source(self) -> Source:
@@ -140,7 +147,12 @@ class ImdbDataModule(PreparedDataModule):
 
     @functools.cached_property
     def label_names(self) -> list[str]:
-        return list(self.prepared.rows("train").features["label"].names)
+        return self.prepared.label_names
+
+    @property
+    def problem_type(self) -> str:
+        """How many labels a text has, as a configuration of `transformers` says it."""
+        return "single_label_classification" if self.prepared.one_label else "multi_label_classification"
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -172,6 +184,7 @@ class ImdbDataModule(PreparedDataModule):
                 print(f"Rows for {USES[name]}: {self._taken(name, n, sizes.get(SPLITS[name]))}")
         classes = [f"{_quoted(name)} ({count:,})" for name, count in prepared.classes().items()]
         more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
+        more += f"; {n:,} rows have none" if (n := prepared.without_label()) else ""
         print(f"Classes, with their training rows: {', '.join(classes[:_CLASSES_SHOWN])}{more}", flush=True)
         for one, other in near_equal(self.label_names):
             print(f"warning: the classes {one!r} and {other!r} are spelt alike: are they one?", file=sys.stderr)
@@ -225,7 +238,7 @@ class ImdbDataModule(PreparedDataModule):
         before: dict[str, Any] = {each.name: options.get(each.name) for each in fields(Selection)}
         then, classes = Selection(**before), None
         if then.stratify:
-            classes = functools.partial(classes_of, labelled_splits(self.source, then), column=then.label_column)
+            classes = functools.partial(classes_of, labelled_splits(self.source, then), selection=then)
         chosen = choose_rows(sizes, then.train_size, then.val_size, then.test_size, then.subset_seed, classes)
         return chosen["train"].indices
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import datasets
 import numpy as np
@@ -44,10 +44,15 @@ def label_names(rows: datasets.Dataset, column: str) -> list[str]:
             "is it the right column (data.label_column)?"
         )
     if all(map(_INTEGER.fullmatch, names)):
-        return sorted(names, key=int)
+        return in_order(names)
     if not all(isinstance(value, str | bool | int) for value in distinct) or all(map(_is_number, names)):
         raise refused
-    return sorted(names)
+    return in_order(names)
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Names that are integers by number, others by letter."""
+    return sorted(names, key=int) if all(map(_INTEGER.fullmatch, names)) else sorted(names)
 
 
 def near_equal(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import numpy as np
 
+from src.data import label_sets
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
 from src.data.fingerprints import hash_texts
 from src.data.labels import label_ids, label_names
@@ -32,7 +33,8 @@ class Selection:
 
     where: dict[str, bool | int | str] | None
     text_column: str
-    label_column: str
+    label_column: str | list[str]
+    label_separator: str | None
     train_size: int | None
     val_size: int | None
     test_size: int | None
@@ -44,8 +46,8 @@ class Reviews(Prepared):
     """Prepared reviews on disk.
 
     Rows have the columns `input_ids` (those of its windows, one after another), `windows` (tokens of each window),
-    `length` (tokens of all windows), `label` (a `ClassLabel`), `text`, and `row` (its number in its split, after
-    `where`).
+    `length` (tokens of all windows), `label` (a `ClassLabel`; or a list of one, where a text may have several),
+    `text`, and `row` (its number in its split, after `where`).
     """
 
     def split_sizes(self) -> dict[str, int]:
@@ -57,12 +59,31 @@ class Reviews(Prepared):
         """The texts that the rows of two subsets share."""
         return [SharedTexts(**each) for each in json.loads((self.folder / _SHARED).read_text())]
 
-    def classes(self) -> dict[str, int]:
-        """The names of the classes, and the number of training rows of each."""
-        rows = self.rows("train")
-        names = rows.features["label"].names
-        counts = np.bincount(np.asarray(rows.data.column("label")), minlength=len(names))
-        return dict(zip(names, counts.tolist(), strict=True))
+    @property
+    def one_label(self) -> bool:
+        """Whether each text has exactly one label."""
+        return isinstance(self.rows("train").features["label"], datasets.ClassLabel)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of the labels, in the order of their numbers."""
+        feature = self.rows("train").features["label"]
+        return list(feature.names if self.one_label else feature.feature.names)
+
+    def classes(self, windows: bool = False) -> dict[str, int]:
+        """The names of the labels, and the number of training rows of each; or of windows, which are examples."""
+        rows, names = self.rows("train"), self.label_names
+        sizes = rows.data.column("windows").combine_chunks().value_lengths()
+        examples = np.asarray(sizes) if windows else np.ones(len(rows))
+        labels = rows.data.column("label").combine_chunks()
+        if not self.one_label:
+            labels, examples = labels.flatten(), np.repeat(examples, np.asarray(labels.value_lengths()))
+        counts = np.bincount(np.asarray(labels), examples, len(names))
+        return dict(zip(names, counts.astype(int).tolist(), strict=True))
+
+    def without_label(self) -> int:
+        """The number of training rows that have no label."""
+        return 0 if self.one_label else sum(not labels for labels in self.rows("train")["label"])
 
 
 def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Reviews:
@@ -74,7 +95,8 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
     key = cache_key(
         {
             "source": source.version,
-            "selection": asdict(selection),
+            # what an earlier version did not have, and is not set, leaves the key as it was
+            "selection": {k: v for k, v in asdict(selection).items() if k not in ("label_separator", "stratify") or v},
             "tokenizer": tokenizer_facts(encoder.tokenizer),
             "max_length": encoder.max_length,
             "truncation": encoder.truncation,
@@ -83,13 +105,13 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
 
     def build(folder: Path) -> None:
         splits = labelled_splits(source, selection)
-        names = label_names(splits["train"], selection.label_column)
+        labels = _Labels.of(splits["train"], selection)
         sizes = {name: len(split) for name, split in splits.items()}
         subsets = choose_subsets(splits, selection)
         hashes = {}
         for name, subset in subsets.items():
             rows = splits[subset.split].select(subset.indices)
-            _write_subset(folder, name, subset, rows, names, selection, encoder)
+            _write_subset(folder, name, subset, rows, labels, selection, encoder)
             hashes[name] = hash_texts(texts_of(rows, selection.text_column))
         (folder / _SIZES).write_text(json.dumps(sizes))
         (folder / _SHARED).write_text(json.dumps([asdict(each) for each in shared_texts(subsets, hashes)]))
@@ -105,13 +127,22 @@ def choose_subsets(splits: Mapping[str, datasets.Dataset], selection: Selection)
     """
     s = selection
     sizes = {name: len(split) for name, split in splits.items()}
-    classes = (lambda split: classes_of(splits, split, s.label_column)) if s.stratify else None
+    classes = (lambda split: classes_of(splits, split, s)) if s.stratify else None
     return choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed, classes)
 
 
-def classes_of(splits: Mapping[str, datasets.Dataset], split: str, column: str) -> np.ndarray:
-    """The class of each row of a split, for `data.stratify`: int64 of shape (rows,)."""
-    return label_ids(splits[split], column, label_names(splits["train"], column), "data.stratify")
+def classes_of(splits: Mapping[str, datasets.Dataset], split: str, selection: Selection) -> np.ndarray:
+    """The class of each row of a split, for `data.stratify`: int64 of shape (rows,).
+
+    Where a text may have several labels, each set of labels is a class.
+    """
+    labels = _Labels.of(splits["train"], selection)
+    ids = labels.ids(splits[split], "data.stratify")
+    if labels.one:
+        return np.asarray(ids, dtype=np.int64)
+    sets = [tuple(each) for each in ids if not isinstance(each, int)]
+    number = {each: i for i, each in enumerate(sorted(set(sets)))}
+    return np.asarray([number[each] for each in sets], dtype=np.int64)
 
 
 def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
@@ -120,7 +151,8 @@ def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.
     Raises:
         UserError: the source cannot be read, or has no split "train", no such column or no such row.
     """
-    columns = [selection.text_column, selection.label_column]
+    label_columns = selection.label_column
+    columns = [selection.text_column, *([label_columns] if isinstance(label_columns, str) else label_columns)]
     needed = list(dict.fromkeys([*columns, *(selection.where or ())]))
     found = splits_used(source)
     return {
@@ -154,25 +186,69 @@ def splits_used(source: Source) -> dict[str, tuple[Source, str]]:
     return found
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """How the labels of the rows are read.
+
+    Attributes:
+        selection: names their columns.
+        names: of the labels, in the order of their numbers.
+        one: each text has exactly one label.
+    """
+
+    selection: Selection
+    names: list[str]
+    one: bool
+
+    @classmethod
+    def of(cls, train: datasets.Dataset, selection: Selection) -> Self:
+        """As the whole training split has them."""
+        columns, separator = selection.label_column, selection.label_separator
+        if label_sets.are_sets(train, columns, separator):
+            return cls(selection, label_sets.set_names(train, columns, separator), one=False)
+        assert isinstance(columns, str)
+        return cls(selection, label_names(train, columns), one=True)
+
+    @property
+    def feature(self) -> datasets.ClassLabel | datasets.List:
+        """Of the prepared column."""
+        each = datasets.ClassLabel(names=self.names)
+        return each if self.one else datasets.List(each)
+
+    def ids(self, rows: datasets.Dataset, use: str) -> list[int] | list[list[int]]:
+        """The number of each row's label, or the numbers of its labels; `use` is what the rows are for."""
+        columns, separator = self.selection.label_column, self.selection.label_separator
+        if isinstance(columns, str) and self.one:
+            return label_ids(rows, columns, self.names, use).tolist()  # type: ignore[no-any-return]
+        return label_sets.set_ids(rows, columns, separator, self.names, use)
+
+    def described(self, ids: int | list[int]) -> str:
+        """What a row has, in words."""
+        if isinstance(ids, int):
+            return f"the label {self.names[ids]!r}"
+        return f"the labels {', '.join(self.names[i] for i in ids)!r}" if ids else "no label"
+
+
 def _write_subset(
     folder: Path,
     name: str,
     subset: Subset,
     rows: datasets.Dataset,
-    names: list[str],
+    labels: "_Labels",
     selection: Selection,
     encoder: Encoder,
 ) -> None:
-    named = isinstance(rows.features[selection.label_column], datasets.ClassLabel)
-    if name in SPLITS and named and set(rows[selection.label_column]) == {_HIDDEN}:
+    column = selection.label_column
+    named = isinstance(column, str) and isinstance(rows.features[column], datasets.ClassLabel)
+    if name in SPLITS and named and set(rows[column]) == {_HIDDEN}:
         raise UserError(
             f"the labels of the split {subset.split!r} are hidden (-1), as often on the Hub: set data.{name}_size=0, "
             f"or name rows of your own by data.{SPLITS[name]}_data"
         )
-    labels = label_ids(rows, selection.label_column, names, USES[name])
-    if name == "train" and len(set(labels.tolist())) < 2:
+    ids = labels.ids(rows, USES[name])
+    if name == "train" and all(each == ids[0] for each in ids):
         raise UserError(
-            f"all {len(labels)} training rows have the label {names[labels[0]]!r}: there is nothing to learn; "
+            f"all {len(ids)} training rows have {labels.described(ids[0])}: there is nothing to learn; "
             "raise data.train_size or change data.subset_seed"
         )
     check_texts(rows, selection.text_column, subset.indices, subset.split)
@@ -180,12 +256,12 @@ def _write_subset(
     def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         texts = batch[selection.text_column]
         reviews = encoder.encode(texts)
-        ids = [list(chain.from_iterable(windows)) for windows in reviews]
+        tokens = [list(chain.from_iterable(windows)) for windows in reviews]
         return {
-            "input_ids": ids,
+            "input_ids": tokens,
             "windows": [[len(window) for window in windows] for windows in reviews],
-            "length": [len(review) for review in ids],
-            "label": labels[indices].tolist(),
+            "length": [len(review) for review in tokens],
+            "label": [ids[i] for i in indices],
             "row": subset.indices[indices].tolist(),
             "text": texts,
         }
@@ -195,7 +271,7 @@ def _write_subset(
             "input_ids": datasets.List(datasets.Value("int32")),
             "windows": datasets.List(datasets.Value("int32")),
             "length": datasets.Value("int32"),
-            "label": datasets.ClassLabel(names=names),
+            "label": labels.feature,
             "row": datasets.Value("int64"),
             "text": datasets.Value("string"),
         }

@@ -28,6 +28,8 @@ def select_rows(
             raise no_such_column(dataset, column, split.column_names)
     kept = np.ones(len(split), dtype=bool)
     for column, value in where.items():
+        if not isinstance(split.features[column], datasets.Value | datasets.ClassLabel):
+            raise UserError(f"data.where: the column {column!r} holds no single values, so none can be compared")
         values = split[column][:]
         holds_text = isinstance(values[0], str) if values else False
         if isinstance(value, bool) and holds_text:

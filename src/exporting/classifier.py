@@ -15,6 +15,7 @@ from src.exporting.onnx import write_int8, write_onnx
 from src.inference.classifier import Network, mean_over_windows, onnx_network, pad, probabilities, torch_network
 from src.models.checkpoint_format import Archive, network_in
 from src.models.exported_folder import WEIGHTS, read_folder, read_network, save_folder
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.checksums import is_whole
 from src.system.errors import UserError
@@ -67,10 +68,13 @@ def export_classifier(
             (folder / ONNX).unlink()
     tokens, pad_id = archive.encoder.encode(texts), archive.tokenizer.pad_token_id or 0
     networks = {WEIGHTS: _plain_network(read_network(folder, written))}
-    expected = _probabilities(torch_network(network), tokens, pad_id)
+    task = archive.task
+    expected = _probabilities(torch_network(network), tokens, pad_id, task)
     try:
         networks |= {file: onnx_network(folder / file, archive) for file in (ONNX, INT8) if (folder / file).is_file()}
-        agreements = [_compare(file, expected, _probabilities(run, tokens, pad_id)) for file, run in networks.items()]
+        agreements = [
+            _compare(file, expected, _probabilities(run, tokens, pad_id, task), task) for file, run in networks.items()
+        ]
     except UserError as error:
         kind = archive.config.model_type
         raise UserError(f"the export of the model type {kind!r} failed its check: {error}") from error
@@ -98,25 +102,26 @@ def _plain_network(network: PreTrainedModel) -> Network:
     return run
 
 
-def _probabilities(network: Network, texts: list[list[list[int]]], pad_id: int) -> np.ndarray:
+def _probabilities(network: Network, texts: list[list[list[int]]], pad_id: int, task: Task) -> np.ndarray:
     """Float64 of shape (texts, labels), in batches of 8 in the given order, so that most batches have padding."""
     windows = list(chain.from_iterable(texts))
     logits = [network(*pad(windows[i : i + 8], pad_id)) for i in range(0, len(windows), 8)]
-    return probabilities(mean_over_windows(np.concatenate(logits), [len(text) for text in texts]))
+    return probabilities(mean_over_windows(np.concatenate(logits), [len(text) for text in texts]), task)
 
 
-def _compare(file: str, expected: np.ndarray, found: np.ndarray) -> Agreement:
+def _compare(file: str, expected: np.ndarray, found: np.ndarray, task: Task) -> Agreement:
     difference = float(np.abs(expected - found).max())
     if not difference <= _TOLERANCES[file]:  # NaN too
         raise UserError(f"{file} gives probabilities that differ by {difference:.1e}")
-    same = int((expected.argmax(1) == found.argmax(1)).sum())
-    return Agreement(file, len(expected), same, difference)
+    ours, theirs = (task.predicted(torch.from_numpy(array)).reshape(len(array), -1) for array in (expected, found))
+    return Agreement(file, len(expected), int((ours == theirs).all(dim=1).sum()), difference)
 
 
 def _check_settings(archive: Archive, written: Archive, texts: list[str]) -> None:
     """Raises UserError if the folder has other labels, or cuts texts otherwise; by `transformers` too, if it can."""
     tokens = archive.encoder.encode(texts)
-    same = written.labels == archive.labels and written.encoder.encode(texts) == tokens
+    same = written.labels == archive.labels and written.task.settings == archive.task.settings
+    same = same and written.encoder.encode(texts) == tokens
     if archive.encoder.truncation in ("head", "tail"):
         # a tokenizer with `</s>` among its words takes it for the token, where `Encoder` reads text
         special = archive.tokenizer.all_special_tokens

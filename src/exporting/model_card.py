@@ -22,10 +22,17 @@ from src.system.locations import PACKAGE_PREFIX, locate
 from src.system.yaml_reading import read_yaml
 
 _CARDS = Path(__file__).parent / "cards"
+_MOST_CLASSES = 100
 # of the Trainer's options, those that change the weights
 _TRAINER_OPTIONS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices")
 # our name: the Hub's; it has none for the loss and the calibration error
-_METRIC_IDS = {"accuracy": "accuracy", "f1": "f1", "auroc": "roc_auc", "mcc": "matthews_correlation"}
+_METRIC_IDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "f1": "f1",
+    "auroc": "roc_auc",
+    "mcc": "matthews_correlation",
+}
 # short ids that the Hub redirects; any other name without a slash may be a folder that is gone
 _FULL_IDS = {
     "bert-base-uncased": "google-bert/bert-base-uncased",
@@ -88,6 +95,11 @@ def write_card(
         results={split: figures for split, figures in results.items() if figures},
         agreements=agreements,
         compared_on=_escaped(compared_on),
+        figure_names=["loss", *(name for name in archive.task.figure_names if name not in ("loss", "accuracy"))],
+        several=bool(archive.task.label_shape),
+        thresholds=dict(zip(archive.labels, archive.task.settings.get("thresholds", []), strict=False)),
+        escaped=_escaped,
+        most_classes=_MOST_CLASSES,
         evaluated_on=_evaluated_on,
     )
 

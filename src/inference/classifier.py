@@ -22,6 +22,7 @@ from src.models.exported_folder import WEIGHTS, read_folder, read_network
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
 from src.models.reading_check import check_reading
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import read_checkpoint
 from src.system.checksums import verify_checksums
 from src.system.errors import UserError
@@ -39,16 +40,21 @@ class Classifier:
     Attributes:
         network: runs on PyTorch or ONNX Runtime.
         encoder: texts to token ids, as in training.
-        labels: names of the classes, in the order of the logits.
+        task: what the logits mean.
         files: what it was read from.
         on_gpu: whether the network runs on a GPU.
     """
 
     network: Network
     encoder: Encoder
-    labels: list[str]
+    task: Task
     files: list[Path]
     on_gpu: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the labels, in the order of the logits."""
+        return self.task.labels
 
     def logits(self, texts: Sequence[str], batch_size: int = 8) -> np.ndarray:
         """Float32 of shape (texts, labels), in the order of `texts`."""
@@ -110,7 +116,7 @@ def load(path: str | Path) -> Classifier:
         network = fastest_network(network_in(checkpoint, archive))
         files = [path]
     on_gpu = torch.cuda.is_available() and path.suffix != ".onnx"
-    return Classifier(network, archive.encoder, archive.labels, files, on_gpu)
+    return Classifier(network, archive.encoder, archive.task, files, on_gpu)
 
 
 def fastest_network(network: PreTrainedModel) -> Network:
@@ -203,8 +209,7 @@ def mean_over_windows(logits: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     return np.asarray(sums / sizes[:, None], dtype=np.float32)
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64 so that each row adds up to 1."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    result: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+def probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
+    """Of shape (texts, labels), in float64, so that those of classes of which one is right add up to 1."""
+    result: np.ndarray = task.probabilities(torch.from_numpy(logits).double()).numpy()
     return result

@@ -19,14 +19,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from src.data.tables import STANDARD, Row
 from src.system.atomic import atomic_write, remove_unfinished
 from src.system.checksums import file_sha256
 from src.system.errors import UserError, why
 
+if TYPE_CHECKING:
+    from src.models.tasks.task import Task
+
 OutputFormat = Literal["csv", "jsonl"]
+SEPARATOR = "|"
+"""Between the labels of a text in a csv; `data.label_separator` reads them again."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +122,25 @@ class Journal:
 class PredictionWriter:
     """Writes rows with their predictions.
 
-    A row has the columns of the input, then `label`, `score` (the label's probability) and `probability_NAME` for each
-    class. A column of the input that has one of these names is kept as `input_NAME`. A row with no text has no
-    label and no probabilities: empty in csv, null in jsonl.
+    A row has the columns of the input, then what its task answers (`label`, and with one label a text `score`, its
+    probability; several labels are a list in jsonl, and joined in csv) and `probability_NAME` for each label. A column
+    of the input that has one of these names is kept as `input_NAME`. A row with no text has no answer and no
+    probabilities: empty in csv, null in jsonl.
 
     Args:
         stream: to write to.
         output_format: csv or jsonl.
         input_columns: of the input, for csv.
-        labels: names of the classes, in the order of the probabilities.
+        task: what the probabilities mean.
     """
 
     def __init__(
-        self, stream: BinaryIO, output_format: OutputFormat, input_columns: Sequence[str], labels: Sequence[str]
+        self, stream: BinaryIO, output_format: OutputFormat, input_columns: Sequence[str], task: "Task"
     ) -> None:
         self.stream = stream
         self.format = output_format
-        self.labels = list(labels)
-        self.added = ["label", "score", *(f"probability_{label}" for label in labels)]
+        self.task = task
+        self.added = [*task.answer_fields, *(f"probability_{label}" for label in task.labels)]
         self.columns = [*self.renamed(input_columns).values(), *self.added]
 
     def renamed(self, columns: Iterable[str]) -> dict[str, str]:
@@ -166,10 +172,13 @@ class PredictionWriter:
         kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)
+        answer = self.task.answer(probabilities)
+        if self.format == "csv":
+            answer = [SEPARATOR.join(value) if isinstance(value, list) else value for value in answer]
+        values = [*answer, *probabilities]
         # seven digits are what float32 holds
-        rounded = [float(f"{p:.7g}") for p in probabilities]
-        best = max(range(len(rounded)), key=lambda i: probabilities[i])
-        return kept | dict(zip(self.added, [self.labels[best], rounded[best], *rounded], strict=True))
+        rounded = [float(f"{value:.7g}") if isinstance(value, float) else value for value in values]
+        return kept | dict(zip(self.added, rounded, strict=True))
 
     def _write_csv(self, rows: Iterable[Iterable[Any]]) -> None:
         lines: list[str] = []

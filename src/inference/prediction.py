@@ -1,12 +1,13 @@
 """Labels a file of reviews: a chunk of rows at a time, sorted by length within it, written in the input's order."""
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from src.data.tables import STANDARD, BadLine, Row, Table
 from src.inference.output_files import (
@@ -20,6 +21,8 @@ from src.inference.output_files import (
     sync,
     write_errors,
 )
+from src.inference.ranks import Ranks
+from src.system.checksums import file_sha256
 from src.system.errors import Interrupted, UserError, printable
 
 if TYPE_CHECKING:
@@ -36,6 +39,20 @@ BATCH_SIZE_CPU = 8
 BATCH_SIZE_GPU = 128
 
 
+class _Chunk(NamedTuple):
+    """Some rows of the input.
+
+    Attributes:
+        rows: all of them.
+        fitting: those that the output can hold.
+        tokens: of those with a text; None where another rank labels the chunk.
+    """
+
+    rows: list[Row]
+    fitting: list[Row]
+    tokens: Future[list[list[list[int]]]] | None
+
+
 class Prediction:
     """One prediction of a file, begun or resumed.
 
@@ -45,6 +62,7 @@ class Prediction:
         output: path of the output, or "-".
         output_format: of the output.
         batch_size: reviews (or windows of them) computed at once; None takes the default of the classifier's device.
+        ranks: the processes that share the work.
     """
 
     def __init__(
@@ -54,7 +72,9 @@ class Prediction:
         output: str,
         output_format: OutputFormat,
         batch_size: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.reviews = reviews
         self.classifier = classifier
         self.output = output
@@ -70,7 +90,7 @@ class Prediction:
         self.n_empty = 0
 
     def run(self, total: int | None, columns: list[str]) -> None:
-        """Labels the rows that are not done yet.
+        """Labels the rows that are not done yet, and writes the output.
 
         Args:
             total: rows of the input, for the progress bar; None if not known.
@@ -89,6 +109,7 @@ class Prediction:
             rows = chain(first, rows)
         columns = columns or [self.reviews.text_column]
         self.done = self._resume(rows, columns)
+        self._agree()
         # in a log, a line every ten seconds is enough
         interval = 0.1 if sys.stderr.isatty() else 10
         try:
@@ -104,6 +125,29 @@ class Prediction:
         if self.journal:
             self.journal.remove()
         self._report()
+
+    def assist(self) -> None:
+        """Labels this rank's share of the rows, for rank 0, which writes the output.
+
+        Raises:
+            UserError: rank 0 has ended, or has other files.
+        """
+        rows = (row for row in self.reviews.rows() if isinstance(row, Row))
+        for chunk in self._begun(islice(rows, self._agree(), None), None):
+            if chunk.tokens is not None:
+                self.ranks.send(self.classifier.logits_of_tokens(chunk.tokens.result(), self.batch_size))
+
+    def _agree(self) -> int:
+        """The number of rows that are done already, once it is known that all ranks have the same files."""
+        if self.ranks.size == 1:
+            return self.done.rows
+        facts = {
+            "model": hash_files(self.classifier.files),
+            "input": file_sha256(Path(self.reviews.path)),
+            "input format": [self.reviews.format, self.reviews.text_column],
+            "batch size": self.batch_size,
+        }
+        return self.ranks.agree(facts, self.done.rows)
 
     def _resume(self, rows: Iterator[Row], columns: list[str]) -> Progress:
         """What is done already; takes it from `rows`.
@@ -122,7 +166,7 @@ class Prediction:
         return done
 
     def _write(self, stream: BinaryIO, columns: list[str], rows: Iterable[Row], bar: Any) -> None:
-        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.labels)
+        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.task)
         for column, name in writer.renamed(columns).items():
             if name != column:
                 print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
@@ -130,49 +174,48 @@ class Prediction:
             self.journal.write(self.done)
         if not self.done.rows:
             writer.header()
-        for chunk, fitting, tokens in self._encoded(rows, set(columns)):
-            bar.update(len(chunk) - len(fitting))
-            writer.write(fitting, self._predict(fitting, tokens, bar))
-            done = replace(self.done, rows=self.done.rows + len(chunk))
+        for number, chunk in enumerate(self._begun(rows, set(columns))):
+            bar.update(len(chunk.rows) - len(chunk.fitting))
+            writer.write(chunk.fitting, self._predict(number, chunk, bar))
+            done = replace(self.done, rows=self.done.rows + len(chunk.rows))
             if self.journal:
-                done = replace(done, rows_hash=chain_hash(done.rows_hash, chunk), size=sync(stream))
+                done = replace(done, rows_hash=chain_hash(done.rows_hash, chunk.rows), size=sync(stream))
                 self.journal.write(done)
             self.done = done
 
-    def _encoded(
-        self, rows: Iterable[Row], columns: set[str]
-    ) -> Iterator[tuple[list[Row], list[Row], list[list[list[int]]]]]:
-        """Each chunk, its rows that fit the output, and the tokens of those with a text.
+    def _begun(self, rows: Iterable[Row], columns: set[str] | None) -> Iterator[_Chunk]:
+        """The chunks; a thread encodes this rank's next one while the one before is labelled.
 
-        A thread encodes a chunk while the chunk before is labelled. Standard input is not read ahead: what is there is
-        labelled first.
+        Standard input is not read ahead: what is there is labelled first.
         """
-        ahead = self.reviews.path != STANDARD
+        ahead = 0 if self.reviews.path == STANDARD else self.ranks.size
+        waiting: deque[_Chunk] = deque()
         with ThreadPoolExecutor(1) as thread:
-
-            def begin(chunk: list[Row]) -> tuple[list[Row], list[Row], Future[list[list[list[int]]]]]:
+            for number, chunk in enumerate(self._chunks(rows)):
                 fitting = [row for row in chunk if self._fits(row, columns)]
-                texts = [row.text for row in fitting if row.text.strip()]
-                return chunk, fitting, thread.submit(self.classifier.encoder.encode, texts)
+                tokens = None
+                if self.ranks.computes(number):
+                    tokens = thread.submit(self.classifier.encoder.encode, _texts(fitting))
+                waiting.append(_Chunk(chunk, fitting, tokens))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()
+            yield from waiting
 
-            begun = map(begin, self._chunks(rows))
-            following = next(begun, None)
-            while following:
-                chunk, fitting, tokens = following
-                following = next(begun, None) if ahead else None
-                yield chunk, fitting, tokens.result()
-                following = following if ahead else next(begun, None)
-
-    def _predict(self, rows: list[Row], tokens: list[list[list[int]]], bar: Any) -> list[list[float] | None]:
-        """The probabilities of each row; None for one with no text."""
+    def _predict(self, number: int, chunk: _Chunk, bar: Any) -> list[list[float] | None]:
+        """The probabilities of each row that fits; None for one with no text."""
         from src.inference.classifier import probabilities
 
-        filled = [i for i, row in enumerate(rows) if row.text.strip()]
-        self.n_empty += len(rows) - len(filled)
-        bar.update(len(rows) - len(filled))
-        logits = self.classifier.logits_of_tokens(tokens, self.batch_size, bar.update)
-        found = dict(zip(filled, probabilities(logits).tolist(), strict=True))
-        return [found.get(i) for i in range(len(rows))]
+        n_texts = len(_texts(chunk.fitting))
+        n_empty = len(chunk.fitting) - n_texts
+        self.n_empty += n_empty
+        bar.update(n_empty)
+        if chunk.tokens is not None:
+            logits = self.classifier.logits_of_tokens(chunk.tokens.result(), self.batch_size, bar.update)
+        else:
+            logits = self.ranks.receive(number, (n_texts, len(self.classifier.labels)))
+            bar.update(n_texts)
+        found = iter(probabilities(logits, self.classifier.task).tolist())
+        return [next(found) if row.text.strip() else None for row in chunk.fitting]
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
@@ -198,9 +241,11 @@ class Prediction:
         if chunk:
             yield chunk
 
-    def _fits(self, row: Row, columns: set[str]) -> bool:
+    def _fits(self, row: Row, columns: set[str] | None) -> bool:
         """Whether the output can hold all fields; standard input may have more after the csv header is written."""
-        extra = [field for field in row.fields if field not in columns] if self.output_format == "csv" else []
+        if columns is None or self.output_format != "csv":
+            return True
+        extra = [field for field in row.fields if field not in columns]
         if extra:
             self._leave_out(BadLine(row.number, f"has the field {extra[0]!r}, for which the csv has no column"))
         return not extra
@@ -218,3 +263,8 @@ class Prediction:
             named += ", …" if len(self.bad) > _BAD_LINES_SHOWN else ""
             count = f"{len(self.bad):,} line{'s' if len(self.bad) > 1 else ''}"
             raise UserError(f"{count} of {self.reviews.name} could not be read and are left out: {named}")
+
+
+def _texts(rows: Iterable[Row]) -> list[str]:
+    """Those that are not empty."""
+    return [row.text for row in rows if row.text.strip()]

@@ -13,7 +13,7 @@ from src.data.base import PreparedDataModule
 from src.data.tokenization import tokenizer_facts
 from src.models.checkpoint_format import WEIGHTS, Archive, PretrainerArchive
 from src.models.kernels.dropout import use_fast_dropout
-from src.models.optimizer import adamw_with_schedule, parameter_groups, total_steps
+from src.models.optimizer import adamw_with_schedule, layers_of, parameter_groups, total_steps
 from src.models.origin import DROPOUT_KEYS, Origin
 from src.models.run_state import check_optimizer_state, check_run_state
 from src.models.running_means import RunningMeans
@@ -153,12 +153,16 @@ class TransformerModule(lightning.LightningModule):
         return {name: self.hparams[name] for name in DROPOUT_KEYS if self.hparams[name] is not None}
 
     def speed_up(self, network: nn.Module) -> None:
-        """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would."""
+        """Compiles the network, in place. Without `torch_compile`, makes dropout fast on a CPU, as a compiler would.
+
+        Each layer is compiled, not the whole network: the layers share their code, so that one is compiled for all.
+        """
         # In bf16 on a Hopper GPU, PyTorch prefers cuDNN's attention, which makes a new plan for each new batch length
         # (pytorch #155958, FunASR #3704): 0.15 s on an H200 (docs/experiments/gpu.md)
         torch.backends.cuda.enable_cudnn_sdp(False)
         if self.hparams["torch_compile"]:
-            network.compile(dynamic=True)  # batches differ in length
+            for part in layers_of(network) or [network]:
+                part.compile(dynamic=True)  # batches differ in length
         else:
             use_fast_dropout(network)
 
@@ -249,12 +253,19 @@ class TransformerModule(lightning.LightningModule):
         `Results` logs them at the checkpoint's step. In Python, Lightning logs them. What is undefined is not logged.
 
         Raises:
-            UserError: the loss is NaN or infinite, so that no metric means anything.
+            UserError: the loss is NaN or infinite, so that no metric means anything; or in `fit`, what selects the best
+                checkpoint is undefined.
         """
         if figures["n"] and not math.isfinite(loss := float(figures["loss"])):
             raise UserError(
                 f"the loss of {prefix} is {loss}: the training has diverged or the weights are damaged. "
                 "Lower model.learning_rate and train again"
+            )
+        monitored = figures.get(self.monitor.removeprefix(f"{prefix}/"), 0.0)
+        if self.trainer.state.fn == "fit" and figures["n"] and math.isnan(monitored):
+            raise UserError(
+                f"{self.monitor}, by which the best checkpoint is chosen, is undefined for the {int(figures['n'])} "
+                "validation rows: take more of them, or monitor another figure"
             )
         by_lightning = self.trainer.state.fn == "fit" or self.origin.checkpoint is None
         self.undefined = [name for name, value in figures.items() if math.isnan(value)]

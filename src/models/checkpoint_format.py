@@ -23,6 +23,8 @@ from transformers.initialization import no_init_weights
 
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import check_vocabulary, longest_input
+from src.models.tasks.known import task_of
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system.errors import UserError, one_line, os_error_in, why
 from src.system.pretrained import new_network, read_tokenizer, reading, stored_config
@@ -68,8 +70,7 @@ class Archive:
             raise UserError(f"the labels must be two or more different texts, but are {self.labels!r:.100}")
         if len(self.labels) != self.config.num_labels:
             raise UserError(f"there are {len(self.labels)} labels, but the network has {self.config.num_labels} logits")
-        if (kind := getattr(self.config, "problem_type", None)) not in (None, "single_label_classification"):
-            raise UserError(f"the network gives no probabilities of classes: its problem_type is {kind!r:.50}")
+        _ = self.task
         _check_tokens(self.encoder.tokenizer, self.encoder.max_length, self.config)
 
     @property
@@ -77,9 +78,18 @@ class Archive:
         """The encoder's tokenizer."""
         return self.encoder.tokenizer
 
-    @functools.cached_property
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return task_of(self.config, self.labels)
+
+    @property
     def section(self) -> dict[str, Any]:
-        """The section to write into a checkpoint."""
+        """The section to write into a checkpoint. A validation may have changed the configuration: its thresholds."""
+        return self._fixed | {"config": _settings(self.config)}
+
+    @functools.cached_property
+    def _fixed(self) -> dict[str, Any]:
         return _section(self) | {
             "max_length": self.encoder.max_length,
             "truncation": self.encoder.truncation,
@@ -155,10 +165,15 @@ def _section(archive: Archive | PretrainerArchive) -> dict[str, Any]:
     """The entries that both sections have, as tensors and plain types."""
     return {
         "format": FORMAT,
-        "config": archive.config.to_diff_dict() | {"model_type": archive.config.model_type},
+        "config": _settings(archive.config),
         "tokenizer": tokenizer_to_files(archive.tokenizer),
         "texts": archive.texts,
     }
+
+
+def _settings(config: PretrainedConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = config.to_diff_dict() | {"model_type": config.model_type}
+    return settings
 
 
 @contextmanager

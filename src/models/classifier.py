@@ -1,14 +1,15 @@
 """BertClassifier: the LightningModule that fine-tunes an encoder with a classification head."""
 
+import inspect
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from transformers import PreTrainedModel
 
 from src.data.imdb import ImdbDataModule
@@ -21,13 +22,17 @@ from src.models.heads.mean_pooling import Pooling
 from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
-from src.models.metrics import AT_ONCE, classification_metrics
+from src.models.metrics import AT_ONCE
 from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
 from src.models.reading_check import check_reading
 from src.models.running_means import RunningMeans, WeightedMean
+from src.models.tasks.known import TASKS
+from src.models.tasks.task import ClassFigures, Task, named_weights
 from src.runs.checkpoint_reading import Checkpoint, changed_options
 from src.system.errors import UserError
+
+_MINIMISED = ("val/loss", "val/ece")
 
 
 class BertClassifier(TransformerModule):
@@ -53,16 +58,21 @@ class BertClassifier(TransformerModule):
             few labels: docs/experiments/recipes.md.
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
+        class_weights: weights of the classes in the training loss, where some are rare: `balanced`, or a number for
+            each label by name, as in `{neg: 1, pos: 3}`. The loss of a step is the plain mean of its weighted rows, so
+            devices and accumulated batches do not change it (torch's own mean divides by the sum of the weights).
+            `balanced` is n / (labels · rows of the label), as in scikit-learn. Where a text may have several labels, a
+            weight is that of the texts that have the label, beside 1 for the others (torch's `pos_weight`), and
+            `balanced` is the number of the latter over that of the former. Metrics have no weights.
+        monitor: the validation figure that selects `best.ckpt`, such as val/f1 (its macro average) or
+            val/balanced_accuracy where classes are rare. `val/loss` and `val/ece` are minimised, others maximised.
         torch_compile: compiles when training starts. For GPUs only: it gains nothing on a CPU. For a BERT on a GPU, the
-            parts between matrix products are compiled, which takes 6 to 15 s; else the whole network, which takes
-            minutes.
+            parts between matrix products are compiled, which takes 6 to 15 s; else a layer, once for all layers; the
+            whole network, which takes minutes, where its layers have no numbers.
     """
 
     origin: ClassifierOrigin
     archive: Archive
-    monitor = "val/accuracy"
-    monitor_mode = "max"
-    monitor_name = "validation accuracy"
     rows_are = "reviews"
 
     def __init__(
@@ -77,6 +87,8 @@ class BertClassifier(TransformerModule):
         attention_dropout: float | None = None,
         pooling: Pooling = "cls",
         linear_probe: bool = False,
+        class_weights: Literal["balanced"] | dict[str, float] | None = None,
+        monitor: str = "val/accuracy",
         torch_compile: bool = False,
         revision: str | None = None,
     ) -> None:
@@ -84,6 +96,9 @@ class BertClassifier(TransformerModule):
         # Lightning refuses a name that the data have too; a checkpoint holds all that the revision stands for
         self.save_hyperparameters(ignore=["revision"])
         self.check_training_options()
+        self.monitor = monitor
+        self.monitor_mode = "min" if monitor in _MINIMISED else "max"
+        self.monitor_name = "validation accuracy" if monitor == "val/accuracy" else monitor
         self.origin = ClassifierOrigin(
             model_name_or_path, dropout=self.dropout_options(), revision=revision, pooling=pooling
         )
@@ -92,8 +107,12 @@ class BertClassifier(TransformerModule):
         # BERT on a GPU: in place of the network's own forward pass, and of the training step's backward pass too
         self._packed: PackedBert | None = None
         self._steps: GraphedSteps | None = None
+        # of the training loss: a plain tensor, which no precision rounds and no checkpoint holds
+        self._class_weights: torch.Tensor | None = None
         self.eval_loss: WeightedMean
-        self.eval_metrics: MetricCollection
+        self.eval_metrics: Metric | MetricCollection
+        self.task: Task
+        self.by_class: ClassFigures = {}
 
     # ---- building --------------------------------------------------------------------------------------------------
 
@@ -104,8 +123,28 @@ class BertClassifier(TransformerModule):
 
     def check_data(self) -> None:
         super().check_data()
-        self.origin.check_labels(self.data.label_names)
+        self.origin.check_labels(self._task_of_data())
+        if self.trainer.state.fn == "fit":
+            self._check_monitors()
+        if isinstance(weights := self.hparams["class_weights"], dict):
+            named_weights(weights, self.data.label_names)
         self.data.check_unread(self.origin.texts_read(), self.origin.name)
+
+    def _task_of_data(self) -> Task:
+        return TASKS[self.data.problem_type](self.data.label_names)
+
+    def _check_monitors(self) -> None:
+        """Raises UserError if the best checkpoint or an early stop waits for a figure that no validation gives."""
+        known = [f"val/{name}" for name in self._task_of_data().figure_names]
+        trainer: Any = self.trainer
+        waiting = {"model.monitor": self.monitor} | {
+            f"the monitor of {type(callback).__name__}": callback.monitor
+            for callback in trainer.callbacks
+            if isinstance(callback, ModelCheckpoint | EarlyStopping) and str(callback.monitor).startswith("val/")
+        }
+        for what, name in waiting.items():
+            if name not in known and type(self) is BertClassifier:  # a subclass may log more
+                raise UserError(f"{what} is {name!r}, but the figures of a validation are {', '.join(known)}")
 
     def check_network(self, network: PreTrainedModel) -> None:
         check_reading(network, self.data.encoder, self.origin.name)
@@ -123,7 +162,7 @@ class BertClassifier(TransformerModule):
             return
         data = self.data
         if self.model is None:
-            self.model, head = self.origin.build(data.label_names)
+            self.model, head = self.origin.build(self._task_of_data())
             if self.trainer.is_global_zero and self.origin.checkpoint is None and not self.hparams["linear_probe"]:
                 print(head, flush=True)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
@@ -131,6 +170,7 @@ class BertClassifier(TransformerModule):
         # read now, since the pretrained folder may be deleted during training
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
         self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
+        self.task = self.archive.task
         use_partial_last_layer(self.model)
         self._pack()
         if self._packed is None:
@@ -139,7 +179,7 @@ class BertClassifier(TransformerModule):
         self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
         rows = max((len(data.splits[name]) for name in ("val", "test") if name in data.splits), default=0)
-        self.eval_metrics = classification_metrics(len(data.label_names), rows)
+        self.eval_metrics = self.task.metrics(rows)
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._is_built = True
 
@@ -155,8 +195,20 @@ class BertClassifier(TransformerModule):
     def on_fit_start(self) -> None:
         """Fits the head with `linear_probe`, unless the run is resumed."""
         super().on_fit_start()
+        weights = self._training_weights()
+        self._class_weights = None if weights is None else weights.to(self.device)
         if self.hparams["linear_probe"] and self._begins_anew:
             self._probe()
+
+    def _training_weights(self) -> torch.Tensor | None:
+        """What `class_weights` asks for, float32 of shape (labels,)."""
+        weights = self.hparams["class_weights"]
+        if isinstance(weights, dict):
+            return named_weights(weights, self.task.labels)
+        if weights is None:
+            return None
+        counts = torch.tensor(list(self.data.prepared.classes(windows=True).values()))
+        return self.task.balanced_weights(counts, len(self.data.lengths("train")))
 
     def _probe(self) -> None:
         trainer: Any = self.trainer
@@ -166,7 +218,7 @@ class BertClassifier(TransformerModule):
             print(f"Linear probe: reading {len(self.data.splits['train']):,} reviews", flush=True)
         batches = map(trainer.strategy.batch_to_device, itertools.islice(rows, 1 if trainer.fast_dev_run else None))
         with trainer.precision_plugin.forward_context():
-            right = probing.probe(self.model, batches)
+            right = probing.probe(self.model, batches, self.task, self._class_weights)
         # DDP made the ranks' weights equal before this, and machines may round differently
         head = probing.head_of(self.model)
         head.load_state_dict(trainer.strategy.broadcast({name: w.cpu() for name, w in head.state_dict().items()}))
@@ -193,10 +245,9 @@ class BertClassifier(TransformerModule):
             logits = self._logits_of_reviews(batch)
             losses = self.row_losses(logits, batch["labels"])
         real = (batch["labels"] != IGNORED_LABEL).float()
-        right = (logits.detach().argmax(dim=-1) == batch["labels"]).float()
-        shown = {"loss": losses.detach(), "accuracy": right}
-        for name, values in shown.items():
-            self.update_means(name, values, real)
+        self.update_means("loss", losses.detach(), real)
+        right = self.task.right(logits.detach(), batch["labels"]).float()
+        self.update_means("accuracy", right, real.reshape(len(real), -1)[:, 0])
         return self.mean_over_step(losses.sum(), batch.get("labels_of_step", real.sum()))
 
     def _graphed_steps(self) -> GraphedSteps | None:
@@ -204,7 +255,8 @@ class BertClassifier(TransformerModule):
         trainer = self.trainer
         alone = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.accumulate_grad_batches == 1
         if self._steps is None and self._packed is not None and alone:
-            self._steps = GraphedSteps(self._packed, self.data.hparams["batch_size"], self.row_losses)
+            rows = self.data.hparams["batch_size"]
+            self._steps = GraphedSteps(self._packed, rows, self.row_losses, self.task.label_shape)
         return self._steps
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
@@ -227,8 +279,10 @@ class BertClassifier(TransformerModule):
         return self._steps.tokens_computed(n_tokens, len(batch["labels"])) if self._steps else n_tokens
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The training loss of each row, shape (rows,); 0 for a filler row. A subclass may have another loss."""
-        return _row_losses(logits, labels)
+        """The training loss of each label, in the shape of `labels`: (rows,), or (rows, labels) where a text may have
+        several. 0 for a filler row. A subclass may have another loss.
+        """
+        return self.task.losses(logits, labels, self._class_weights)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         """Adds a batch to the metrics of the epoch; returns its logits, for callbacks that need single rows."""
@@ -241,9 +295,9 @@ class BertClassifier(TransformerModule):
     def _evaluate(self, batch: Batch) -> torch.Tensor:
         logits = self._logits_of_reviews(batch)
         real = (batch["labels"] != IGNORED_LABEL).float()
-        self.eval_loss.update(_row_losses(logits, batch["labels"]), weight=real)
+        self.eval_loss.update(self.task.losses(logits, batch["labels"]), weight=real)
         # the metrics take rows out by a mask, which waits for a GPU: once, at the end
-        self._evaluated.append((logits.softmax(dim=-1), batch["labels"]))
+        self._evaluated.append((self.task.probabilities(logits), batch["labels"]))
         if len(self._evaluated) * logits.numel() > AT_ONCE:
             self._update_metrics()
         return logits
@@ -269,13 +323,15 @@ class BertClassifier(TransformerModule):
 
     def _finish_evaluation(self, prefix: str) -> None:
         self._update_metrics()
-        results = self.eval_metrics.compute()
-        confusion = results.pop("confusion_matrix")
+        computed = self.eval_metrics.compute()
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.task = self.task.tuned(computed)
+            self.archive.config.update(self.task.settings)
+        overall, self.by_class = self.task.evaluate(computed)
         loss = self.eval_loss.compute()
         self.eval_loss.reset()
         self.eval_metrics.reset()
-        self.confusion_matrix = confusion.cpu()
-        figures = {"loss": loss, **results, "n": confusion.sum()}
+        figures = {"loss": loss, **overall}
         self.log_evaluation(prefix, {name: value.float() for name, value in figures.items()}, ("loss", "accuracy"))
 
     def _update_metrics(self) -> None:
@@ -298,13 +354,10 @@ class BertClassifier(TransformerModule):
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the options of the optimizer or of the initialisation differ."""
-        for name in ("pooling", "linear_probe"):
-            before = {name: checkpoint["hyper_parameters"].get(name)}
+        for name in ("pooling", "linear_probe", "class_weights", "monitor"):
+            # an earlier version had no such option, and did what is now the default
+            default = inspect.signature(BertClassifier).parameters[name].default
+            before = {name: checkpoint["hyper_parameters"].get(name, default)}
             if changed_options(before, {name: self.hparams[name]}):
                 raise UserError(f"the run to resume began with model.{name}={before[name]}: resume with that value")
         super().check_resumption(checkpoint)
-
-
-def _row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row, shape (rows,); 0 for a filler row."""
-    return nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="none")

@@ -16,6 +16,8 @@ from src.data.fingerprints import read_hashes, save_hashes
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import longest_input
 from src.models.checkpoint_format import Archive, tokenizer_to_files
+from src.models.tasks.known import TASKS
+from src.models.tasks.single_label import SingleLabel
 from src.system import pretrained, weights
 from src.system.errors import UserError
 from src.system.quiet import quiet
@@ -80,8 +82,8 @@ def read_folder(folder: Path) -> Archive:
     if sorted(names) != list(range(len(names))):
         raise UserError(f"{folder / 'config.json'} is damaged: the numbers of its labels are {sorted(names)!r:.100}")
     labels = [names[i] for i in range(len(names))]
-    problem = config.problem_type or "single_label_classification"
-    if len(labels) == 1 or problem != "single_label_classification":
+    problem = config.problem_type or SingleLabel.problem_type
+    if len(labels) == 1 or str(problem) not in TASKS:
         kind = f"its problem_type is {problem!r:.50}" if len(labels) > 1 else "it has a single output"
         raise UserError(f"{folder} gives no probabilities of classes: {kind}. `fit` can start from it")
     texts = torch.from_numpy(read_hashes(folder).view(np.int64))

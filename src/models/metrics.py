@@ -2,10 +2,11 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -18,6 +19,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import IGNORED_LABEL
 from src.models.binned_metrics import BinnedAUROC, BinnedCalibrationError
+from src.models.tasks.task import ClassFigures
 
 MOST_PROBABILITIES = 20_000_000
 """What an evaluation keeps at most for an exact AUROC: 80 MB in fp32."""
@@ -50,6 +52,29 @@ class DefinedMCC(MulticlassMatthewsCorrCoef):
     def compute(self) -> torch.Tensor:
         occur, predicted = ((self.confmat.sum(dim=dim) > 0).sum() for dim in (1, 0))
         return super().compute().float().where(predicted > 1, 0.0).where(occur > 1, math.nan)
+
+
+class LabelRows(Metric):
+    """The probabilities and labels of all rows, float32 and int64 of shape (rows, labels), without filler rows.
+
+    It serves a task whose decisions depend on all rows, as thresholds do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("probabilities", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, probabilities: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds rows."""
+        self.probabilities.append(probabilities)  # type: ignore[operator, union-attr]
+        self.labels.append(labels)  # type: ignore[operator, union-attr]
+
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All rows of all ranks."""
+        probabilities, labels = (dim_zero_cat(rows) for rows in (self.probabilities, self.labels))  # type: ignore[arg-type]
+        real = (labels != IGNORED_LABEL).all(dim=1)
+        return probabilities[real], labels[real]
 
 
 def classification_metrics(num_labels: int, rows: int = 0) -> MetricCollection:
@@ -95,3 +120,32 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def by_class(
+    names: Sequence[str], right: torch.Tensor, predicted: torch.Tensor, occurring: torch.Tensor
+) -> ClassFigures:
+    """Precision and recall of each class with their 95% intervals, and F1, from counts of shape (classes,).
+
+    What has no row to be measured on is NaN: the precision of a class that is never predicted, the recall of one that
+    does not occur, the F1 of one that does neither.
+
+    Args:
+        names: of the classes.
+        right: rows of a class that are predicted to have it.
+        predicted, occurring: rows that are predicted to have it, and rows that have it.
+    """
+    classes = {}
+    for name, *counts in zip(names, right.tolist(), predicted.tolist(), occurring.tolist(), strict=True):
+        hits, said, true = map(int, counts)
+        shares = {"precision": (hits, said), "recall": (hits, true), "f1": (2 * hits, said + true)}
+        figures: dict[str, float] = {key: part / whole if whole else math.nan for key, (part, whole) in shares.items()}
+        for key in ("precision", "recall"):
+            figures[f"{key}_low"], figures[f"{key}_high"] = wilson_interval(*shares[key])
+        classes[name] = figures | {"support": true}
+    return classes
+
+
+def mean_of_defined(classes: ClassFigures, name: str) -> torch.Tensor:
+    """The mean of a figure over the classes for which it is defined: the macro average."""
+    return torch.tensor([figures[name] for figures in classes.values()], dtype=torch.float64).nanmean()

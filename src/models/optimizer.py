@@ -57,6 +57,12 @@ def check_layers(model: PreTrainedModel) -> None:
         )
 
 
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The model's numbered layers; none where it names them otherwise."""
+    names = (name[: match.end() - 1] for name, _ in model.named_parameters() if (match := _LAYER.search(name)))
+    return [model.get_submodule(name) for name in dict.fromkeys(names)]
+
+
 def _depth_below_head(name: str, n_layers: int) -> int:
     if match := _LAYER.search(name):
         return n_layers - int(match[1])

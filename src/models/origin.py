@@ -24,6 +24,7 @@ from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
 from src.models.heads.mean_pooling import Pooling, begin_as_mean
 from src.models.heads.pretrained_head import match_head
+from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained, weights
 from src.system.errors import UserError
@@ -180,24 +181,32 @@ class ClassifierOrigin(Origin):
             raise UserError(f"model.pooling=mean is for BERT, but the model type of {self.name!r} is {kind!r}: use cls")
         return super().check_weights(tokenizer)
 
-    def check_labels(self, labels: list[str]) -> None:
-        """Raises UserError if the checkpoint has other labels."""
-        if isinstance(self.archive, Archive) and self.archive.labels != labels:
+    def check_labels(self, task: Task) -> None:
+        """Raises UserError if the checkpoint has other labels, or another number of them a text, than the data."""
+        if not isinstance(self.archive, Archive):
+            return
+        if self.archive.labels != task.labels:
             known = ", ".join(self.archive.labels)
-            raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(labels)}")
+            raise UserError(f"the checkpoint has the labels {known}, but the data have {', '.join(task.labels)}")
+        if self.archive.task.problem_type != task.problem_type:
+            was, now = self.archive.task.label_kind, task.label_kind
+            raise UserError(f"the checkpoint gives a text {was}, but a text of the data has {now}")
 
-    def build(self, labels: list[str]) -> tuple[PreTrainedModel, str]:
+    def build(self, task: Task) -> tuple[PreTrainedModel, str]:
         """The network in fp32, and what its head is, in words. Lightning restores a checkpoint's weights later.
 
         Args:
-            labels: names of the classes, in the order of the logits.
+            task: what the logits are to mean.
         """
+        labels = task.labels
         config = self._config()
         if self.checkpoint:
             return self._network(config, pretrained_weights=False)[0], "Head: that of the checkpoint"
         before: dict[Any, str] = dict(config.id2label or {})  # once loaded, its keys are integers
         config.update({"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}})
-        config.problem_type = "single_label_classification"  # whatever that of the old head was
+        # whatever the old head was for
+        vars(config).pop("thresholds", None)
+        config.update(task.settings)
         network, lacking = self._network(config, pretrained_weights=True)
         if self.pooling == "cls":
             return network, match_head(network, lacking, before, labels, self.name)

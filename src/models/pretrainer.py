@@ -43,8 +43,8 @@ class BertPretrainer(TransformerModule):
         hidden_dropout: dropout probability of hidden states; null keeps that of the pretrained model.
         attention_dropout: dropout probability of attention; null keeps that of the pretrained model. 0 is faster on a
             CPU, whose fused attention kernel has no dropout.
-        torch_compile: compiles the network when training starts, which takes a minute or more. For GPUs only: it gains
-            nothing on a CPU.
+        torch_compile: compiles a layer when training starts, once for all layers. For GPUs only: it gains nothing on a
+            CPU.
     """
 
     origin: PretrainerOrigin

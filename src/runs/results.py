@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from src.runs.checkpoint_reading import Checkpoint
 from src.system.atomic import atomic_write
 from src.system.errors import UserError
 
+BY_CLASS = "by_class"
 _DIGEST = "digest"
 _TEXTS = ("checkpoint", "checkpoint_digest", "dataset", "split", "where", "fingerprint", _DIGEST)
 
@@ -20,7 +22,8 @@ def write_results(path: Path, results: Mapping[str, Any]) -> None:
     Args:
         path: of the file.
         results: finite numbers, or None for a figure that is undefined; and as texts `checkpoint` (its path within the
-            run), `checkpoint_digest`, and what `PreparedDataModule.description` says of the rows.
+            run), `checkpoint_digest`, and what `PreparedDataModule.description` says of the rows. `by_class` has such
+            numbers by the name of a class.
     """
     complete = {**results, _DIGEST: _hash(results)}
     with atomic_write(path) as unfinished:
@@ -59,7 +62,11 @@ def _is_sound(results: Mapping[str, Any]) -> bool:
     if type(content.pop("n", None)) is not int:
         return False
     texts = [content.pop(name, "") for name in _TEXTS]
-    return all(isinstance(text, str) for text in texts) and all(map(_is_figure, content.values()))
+    by_class = content.pop(BY_CLASS, {})
+    if not isinstance(by_class, dict) or not all(isinstance(figures, dict) for figures in by_class.values()):
+        return False
+    figures = chain(content.values(), *(figures.values() for figures in by_class.values()))
+    return all(isinstance(text, str) for text in texts) and all(map(_is_figure, figures))
 
 
 def _is_figure(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Checks the environment variables by which the processes of one run find each other, before they wait for long."""
+"""How the processes of one run find each other, checked before they wait for long, and which of them tells an error."""
 
 import os
 import socket
@@ -6,9 +6,11 @@ import sys
 import time
 
 from src.system.errors import UserError
+from src.system.signals import end_by_signals_at_once
 
 _NUMBERS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 _SECONDS_FOR_A_NAME = 60.0
+_SECONDS_FOR_THE_FIRST_RANK = 5.0
 
 
 def check_launch_variables() -> None:
@@ -53,3 +55,10 @@ def check_rendezvous(node_rank: int, num_nodes: int) -> None:
     if num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         where = f"{host or 'this machine'}:{os.environ.get('MASTER_PORT', '')}"
         print(f"Node {node_rank} waits for all processes of the run at {where}", file=sys.stderr, flush=True)
+
+
+def let_first_rank_tell() -> None:
+    """Waits before a further rank tells an error: if the first rank fails too, its launcher ends this one silently."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_by_signals_at_once()
+        time.sleep(_SECONDS_FOR_THE_FIRST_RANK)

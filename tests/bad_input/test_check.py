@@ -31,6 +31,17 @@ CASES: Cases = {
         MISTAKE,
         ["'./nowhere' does not exist"],
     ),
+    "several labels a text": (
+        lambda w: [
+            "check",
+            *w.tiny,
+            w.reviews(lambda f: f.insert(0, "tags", "a;b")),
+            "--data.label_column=tags",
+            "--data.label_separator=;",
+        ],
+        MISTAKE,
+        ["`check` looks at texts with one label each"],
+    ),
     "texts that are none": (
         lambda w: [
             "check",

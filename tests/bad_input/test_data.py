@@ -9,7 +9,20 @@ import pytest
 
 from tests.bad_input.world import MISTAKE, USAGE, Cases, World
 from tests.conftest import write_reviews
-from tests.synthetic import synthetic_reviews
+from tests.synthetic import LABELS, several_labels, synthetic_reviews
+
+
+def _as_it_is(_: pd.DataFrame) -> None:
+    """No change."""
+
+
+def _several(w: World, change: Callable[[pd.DataFrame], object], columns: str, *options: str) -> list[str]:
+    """A fit on texts with three labels, as columns of 0 and 1, after `change` was applied to them."""
+    frame = several_labels(200)
+    frame["labels"] = ["|".join(name for name in LABELS if row[name]) for row in frame.to_dict("records")]
+    change(frame)
+    path = write_reviews(w.here / "several.csv", frame)
+    return w.fit(f"--data.dataset={path}", f"--data.label_column={columns}", *options)
 
 
 def _blank(frame: pd.DataFrame) -> None:
@@ -59,7 +72,60 @@ def _unlabelled(w: World) -> str:
     return f"--data.dataset={w.here / 'unlabelled'}"
 
 
+_THREE = "[praise, blame, music]"
+
 CASES: Cases = {
+    "a label column that is not there": (
+        lambda w: _several(w, _as_it_is, "[praise, noise]"),
+        MISTAKE,
+        ["has no column 'noise'"],
+    ),
+    "a single label column in brackets": (
+        lambda w: _several(w, _as_it_is, "[praise]"),
+        MISTAKE,
+        ["data.label_column is ['praise']", "two or more"],
+    ),
+    "a label column named twice": (lambda w: _several(w, _as_it_is, "[praise, praise]"), MISTAKE, ["different"]),
+    "label columns that hold other numbers": (
+        lambda w: _several(w, lambda f: f.insert(0, "share", 0.5), "[praise, share]"),
+        MISTAKE,
+        ["the label column 'share' has '0.5'", "holds 0 or 1"],
+    ),
+    "an empty field of a label column": (
+        lambda w: _several(w, lambda f: f.__setitem__("music", [None, 1] * 100), _THREE),
+        MISTAKE,
+        ["the label column 'music' has no value in some rows"],
+    ),
+    "a separator for several columns": (
+        lambda w: _several(w, _as_it_is, _THREE, "--data.label_separator=|"),
+        MISTAKE,
+        ["data.label_separator splits the texts of one column"],
+    ),
+    "a blank separator": (
+        lambda w: _several(w, _as_it_is, "labels", "--data.label_separator= "),
+        MISTAKE,
+        ["data.label_separator is blank"],
+    ),
+    "a separator that is nowhere": (
+        lambda w: _several(w, lambda f: f.__setitem__("labels", "praise|blame"), "labels", "--data.label_separator=;"),
+        MISTAKE,
+        ["has only the label 'praise|blame': is data.label_separator the right one?"],
+    ),
+    "the same labels everywhere": (
+        lambda w: _several(w, lambda f: f.__setitem__("praise", f.__setitem__("blame", 1) or 0), "[praise, blame]"),
+        MISTAKE,
+        ["training rows have the labels 'blame': there is nothing to learn"],
+    ),
+    "a figure of one label a text": (
+        lambda w: _several(w, _as_it_is, _THREE, "--model.monitor=val/balanced_accuracy"),
+        MISTAKE,
+        ["model.monitor is 'val/balanced_accuracy'", "val/label_accuracy"],
+    ),
+    "a weight for one of several labels": (
+        lambda w: _several(w, _as_it_is, _THREE, "--model.class_weights={praise: 2, blame: 1}"),
+        MISTAKE,
+        ["model.class_weights has no number for the label 'music'"],
+    ),
     "no such dataset": (
         lambda w: w.fit("--data.dataset=someone/no-such-reviews"),
         MISTAKE,

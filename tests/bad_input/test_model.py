@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bad_input.world import MISTAKE, Cases
+from tests.bad_input.world import MISTAKE, USAGE, Cases
 
 CASES: Cases = {
     "no such model on the Hub": (
@@ -59,6 +59,27 @@ CASES: Cases = {
         ["tokens, but the network has embeddings for 1: "],
     ),
     "dropout over 1": (lambda w: w.fit("--model.hidden_dropout=1.5"), MISTAKE, ["model.hidden_dropout is 1.5"]),
+    "a figure that no validation gives": (
+        lambda w: w.fit("--model.monitor=val/macro_f1"),
+        MISTAKE,
+        ["model.monitor is 'val/macro_f1'", "val/balanced_accuracy", "val/f1"],
+    ),
+    "class weights of no kind": (lambda w: w.fit("--model.class_weights=rare"), USAGE, ["class_weights"]),
+    "a class without a weight": (
+        lambda w: w.fit("--model.class_weights={pos: 2}"),
+        MISTAKE,
+        ["model.class_weights has no number for the label 'neg'"],
+    ),
+    "a weight for no class": (
+        lambda w: w.fit("--model.class_weights={neg: 1, pos: 2, mixed: 3}"),
+        MISTAKE,
+        ["model.class_weights names what is no label: 'mixed'; the labels are neg, pos"],
+    ),
+    "a negative weight": (
+        lambda w: w.fit("--model.class_weights={neg: 1, pos: -2}"),
+        MISTAKE,
+        ["the weight of 'pos' is -2.0"],
+    ),
     "learning rate of 0": (lambda w: w.fit("--model.learning_rate=0"), MISTAKE, ["model.learning_rate is 0.0"]),
 }
 

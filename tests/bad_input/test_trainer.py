@@ -19,6 +19,11 @@ class Own(Callback):
 """
 
 CASES: Cases = {
+    "an early stop by what no validation gives": (
+        lambda w: w.fit(_STOP, "--trainer.callbacks.monitor=val/los"),
+        MISTAKE,
+        ["the monitor of EarlyStopping is 'val/los'", "val/loss"],
+    ),
     "a callback with a value that it refuses": (
         lambda w: w.fit(_STOP, "--trainer.callbacks.monitor=val/loss", "--trainer.callbacks.mode=up"),
         MISTAKE,
@@ -113,10 +118,9 @@ def test_mistake_is_one_line(expect_one_line: Callable[..., None], name: str) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([_STOP, "--trainer.callbacks.monitor=val/los"], ["`val/los` which is not available", "`val/loss`"]),
         (["--trainer.val_check_interval=1000"], ["`val_check_interval` (1000)", "training batches (6)"]),
     ],
-    ids=["a metric that is not logged", "an interval beyond the epoch"],
+    ids=["an interval beyond the epoch"],
 )
 def test_mistake_that_shows_once_a_run_has_begun_is_one_line(
     run_cli: Callable[..., tuple[int, str, str]], world: World, options: list[str], words: list[str]

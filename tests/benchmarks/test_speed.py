@@ -1,11 +1,16 @@
 """The speed benchmarks: the processes they plan, what they make of results, and that they continue after a kill."""
 
 import functools
+import re
+import shutil
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from benchmarks import processes, repeats, report
 from benchmarks.speed import gpu, gpu_checks, prediction, pretraining, recorder, start, training, training_page
@@ -13,6 +18,9 @@ from benchmarks.speed.training import VARIANTS
 from src.models.kernels import packed
 from src.models.kernels.cuda_graphs import GraphedSteps
 from tests.models.kernels.test_packed import attention_of_each
+from tests.processes import start as start_forked
+from tests.processes import wait
+from tests.synthetic import synthetic_reviews
 
 
 def test_sections_are_replaced_and_the_rest_is_left(tmp_path: Path) -> None:
@@ -76,6 +84,8 @@ def test_variants_alternate_and_a_stopped_program_continues(tmp_path: Path, monk
     assert [row["was"] for row in found["ours"]] == ["ours0", "ours1", "ours2"]
     run(reviews=2)
     assert len(seen) == 12, "measurements with other settings are not mixed in"
+    found = repeats.measure_all("x", {}, ["A"], 3, measure, lambda row: row["was"], minutes=0)
+    assert [row["was"] for row in found["A"]] == ["A0"]
     # the machine at half its speed in the second repeat changes no ratio
     assert report.median_ratio([4.0, 2.0, 4.2], [1.0, 0.5, 1.0]) == 4.0
 
@@ -165,6 +175,55 @@ def test_gpu_table_has_the_ratio_within_a_repeat() -> None:
     assert f"{ours} 10.00× | 10.00× | 10.00× |" in table
     assert "| A: Trainer, tutorial, fp32 | 50 (25 to 50) | – |" in table
     assert "| evaluation, reviews/s | 4,000 (4,000 to 4,000) |" in table
+
+
+@pytest.fixture
+def tiny_gpu_runs(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The processes of `benchmarks.speed.gpu` are forked, work in this folder, and read made-up reviews; the model."""
+
+    def forked(command: list[str], log: Path, **environment: str) -> processes.Finished:
+        assert command[:2] == [sys.executable, "-m"]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        if status := wait(start_forked(command[3:], log, environment, command[2])):
+            raise processes.ProcessFailedError(f"{status}: {log.read_text()[-2000:]}")
+        return processes.Finished(started, time.monotonic() - started, 0.0)
+
+    network = shutil.copytree(tiny_bert, tmp_path / "network")
+    BertModel(BertConfig.from_pretrained(network, max_position_embeddings=512)).save_pretrained(network)
+    tokenizer = AutoTokenizer.from_pretrained(network)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(network)
+    reviews = tmp_path / "reviews.csv"
+    made = synthetic_reviews(1700)
+    made.assign(source="imdb", label=(made.label == "pos").astype(int)).to_csv(reviews, index=False)
+    for module in (gpu, gpu_checks, repeats):
+        monkeypatch.setattr(module, "WORK", tmp_path)
+    for module in (processes, gpu, gpu_checks):
+        monkeypatch.setattr(module, "run_process", forked)
+    monkeypatch.setattr(gpu, "quickstart_inputs", lambda: (network, reviews))
+    monkeypatch.chdir(processes.ROOT)
+    return str(network)
+
+
+@pytest.mark.slow
+def test_gpu_runs_as_one_command(tiny_gpu_runs: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """With networks so small that a CPU computes them; compiling and TF32 are left out."""
+    expert = gpu.Variant([], gpu.VARIANTS["C: Trainer, expert, bf16"].peer)  # on a CPU, it refuses bf16
+    monkeypatch.setattr(gpu, "VARIANTS", {"Trainer": expert, gpu.OURS: gpu.VARIANTS[gpu.OURS]})
+    assert gpu.main(["--quick", "--model", tiny_gpu_runs]) == 0
+    out = capsys.readouterr().out
+    assert "no GPU" in out
+    assert re.search(r"\| ours, gpu.yaml \| [\d,]+ ", out)
+    assert re.search(r"\| evaluation, reviews/s \| [\d,]+ ", out)
+
+
+@pytest.mark.slow
+def test_gpu_check_of_a_killed_run_holds(tiny_gpu_runs: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(gpu_checks, "run", lambda *given: iter([gpu_checks.kill_and_resume(given[2])]))
+    assert gpu.check(tiny_gpu_runs, 640, minutes=5) == 0
+    assert "ok: killed after step 45, resumed: differences: none" in capsys.readouterr().out
+    assert gpu.check(tiny_gpu_runs, 640, minutes=0) == 1
 
 
 def test_gpu_checks_hold_without_a_graph(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

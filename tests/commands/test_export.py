@@ -74,7 +74,8 @@ def test_pipeline_gives_the_labels_and_scores_of_the_checkpoint(
     classify = pipeline("text-classification", str(exported), device="cpu")
     assert type(classify.model) is BertForSequenceClassification
     found = classify(texts, truncation=True, batch_size=8)
-    expected = probabilities(load(tiny_checkpoint).logits(texts))
+    classifier = load(tiny_checkpoint)
+    expected = probabilities(classifier.logits(texts), classifier.task)
     assert {row["label"] for row in found} == {"neg", "pos"}
     assert [row["label"] for row in found] == [["neg", "pos"][i] for i in expected.argmax(1)]
     np.testing.assert_allclose([row["score"] for row in found], expected.max(1), atol=1e-5)
@@ -89,13 +90,14 @@ def test_the_weights_are_those_of_the_checkpoint(exported: Path, tiny_checkpoint
 
 def test_onnx_files_take_any_shape(exported: Path, tiny_checkpoint: Path, texts: list[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(exported)
-    expected = probabilities(load(tiny_checkpoint).logits(texts))
+    classifier = load(tiny_checkpoint)
+    expected = probabilities(classifier.logits(texts), classifier.task)
     for file, tolerance in (("model.onnx", 1e-4), ("model_int8.onnx", 0.1)):
         session = onnxruntime.InferenceSession(str(exported / file), providers=["CPUExecutionProvider"])
         for rows in (slice(0, 1), slice(1, 4), slice(4, 50)):
             batch = tokenizer(texts[rows], truncation=True, padding=True, return_tensors="np")
             inputs = {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-            found = probabilities(session.run(None, inputs)[0])
+            found = probabilities(session.run(None, inputs)[0], classifier.task)
             np.testing.assert_allclose(found, expected[rows], atol=tolerance)
 
 

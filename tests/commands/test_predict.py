@@ -230,7 +230,7 @@ def test_the_python_interface_gives_the_logits_of_the_plain_network(
     logits = classifier.logits(list(reviews.text), batch_size=7)
     assert logits.shape == (40, 2)
     expected = expected_probabilities(tiny_checkpoint, list(reviews.text))
-    np.testing.assert_allclose(probabilities(logits), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities(logits, classifier.task), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,18 @@ def test_files_follow_one_another_and_other_columns_are_left_out(tmp_path: Path)
 def test_json_values_become_text_and_null_stays_missing(tmp_path: Path) -> None:
     lines = '{"text": "a", "label": 1}\n{"text": null, "label": true}\n{"text": "c"}\n'
     assert _written(tmp_path, _file(tmp_path, "a.jsonl", lines))["label"][:] == ["1", "True", None]
-    nested = _file(tmp_path, "b.jsonl", '{"text": "a", "label": ["x"]}')
-    with pytest.raises(UserError, match=r"b\.jsonl, line 1: has a list where a text, a label"):
+    nested = _file(tmp_path, "b.jsonl", '{"text": "a", "label": {"x": 1}}')
+    with pytest.raises(UserError, match=r"b\.jsonl, line 1: has a dict where a text, a label"):
         _written(tmp_path, nested)
+
+
+def test_json_lists_stay_lists_if_the_first_row_has_one(tmp_path: Path) -> None:
+    lines = '{"text": "a", "label": ["x", 2]}\n{"text": "b", "label": []}\n{"text": "c", "label": null}\n'
+    assert _written(tmp_path, _file(tmp_path, "a.jsonl", lines))["label"][:] == [["x", "2"], [], None]
+    for first, second, found in (('["x"]', '"x"', "str where the first row"), ('"x"', '["x"]', "list where a text")):
+        mixed = _file(tmp_path, "b.jsonl", f'{{"text": "a", "label": {first}}}\n{{"text": "b", "label": {second}}}\n')
+        with pytest.raises(UserError, match=rf"b\.jsonl, line 2: has a {found}"):
+            _written(tmp_path, mixed)
 
 
 def test_parquet_keeps_types_and_class_names(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 _REPOSITORY = Path(__file__).parents[2]
 _NO_DROPOUT = ["--model.hidden_dropout=0", "--model.attention_dropout=0", "--trainer.gradient_clip_val=null"]
 _STRATEGY = [
-    "--trainer.strategy=lightning.pytorch.strategies.DDPStrategy",
+    f"--config={_REPOSITORY / 'configs' / 'trainer' / 'ddp.yaml'}",
     "--trainer.strategy.process_group_backend=gloo",
     "--trainer.strategy.timeout=0:00:30",
 ]
@@ -30,12 +30,12 @@ _STRATEGY = [
 def _fit(options: list[str], world_size: int, folder: Path, status: int = 0) -> dict[str, Any]:
     """Trains with so many ranks, one thread each; the last checkpoint."""
     folder.mkdir()
-    options = ["fit", *options, f"--trainer.default_root_dir={folder}", f"--trainer.devices={world_size}"]
+    options = [*options, f"--trainer.default_root_dir={folder}", f"--trainer.devices={world_size}"]
     if world_size == 1:
-        ended, output = run(options, folder / "log")
+        ended, output = run(["fit", *options], folder / "log")
         assert ended == status, output
     else:
-        processes = ranks([*options, *_STRATEGY], world_size, folder)
+        processes = ranks(["fit", *_STRATEGY, *options], world_size, folder)
         outputs = [(wait(process), folder / f"rank{rank}.log") for rank, process in enumerate(processes)]
         assert all(ended == status for ended, _ in outputs), "\n".join(log.read_text() for _, log in outputs)
     checkpoint: dict[str, Any] = torch.load(
@@ -119,23 +119,36 @@ def test_resumes_to_the_same_bits_with_two_ranks(tiny_options: list[str], tmp_pa
         "--trainer.callbacks.count=3",
         f"--trainer.callbacks.signum={int(signal.SIGTERM)}",
         "--trainer.callbacks.rank=1",
+        "--trainer.callbacks+=tests.end_to_end.collectives.SlowSteps",  # the ranks ask each other about once a second
     ]
     stopped = _fit([*options, *kill], 2, tmp_path / "stopped", status=143)
     assert stopped["global_step"] == 3
     config = tmp_path / "empty.yaml"
     config.write_text("{}")
     again = ["--trainer.devices=2", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path / 'stopped'}"]
-    processes = ranks(["fit", f"--config={config}", *options, *_STRATEGY, *again], 2, tmp_path)
+    processes = ranks(["fit", f"--config={config}", *_STRATEGY, *options, *again], 2, tmp_path)
     assert [wait(process) for process in processes] == [0, 0], (tmp_path / "rank0.log").read_text()
     resumed = torch.load(tmp_path / "stopped/lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     assert _largest_difference(whole["state_dict"], resumed["state_dict"]) == 0
+
+
+def test_ranks_ask_each_other_for_signals_in_few_steps(tiny_options: list[str], tmp_path: Path) -> None:
+    probe = "--trainer.callbacks=tests.end_to_end.collectives.Questions"
+    options = [*tiny_options, probe, "--data.batch_size=2", "--trainer.max_epochs=5"]
+    _fit([*options, "--trainer.num_sanity_val_steps=0"], 2, tmp_path / "two")
+    found = [json.loads((tmp_path / "two" / f"questions{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    assert found[0]["steps"] == 60
+    assert {12, 24, 36, 48, 60} <= set(found[0]["maxima"])  # after validations
+    assert len(found[0]["maxima"]) < 30
+    assert found[0]["broadcasts"] == []
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_others_in_one_line(victim: int, tiny_options: list[str], tmp_path: Path) -> None:
     kill = ["--trainer.callbacks=tests.end_to_end.killing.KillAt", "--trainer.callbacks.hook=on_train_batch_start"]
     kill += ["--trainer.callbacks.count=3", f"--trainer.callbacks.rank={victim}"]
-    processes = ranks(["fit", *tiny_options, *_STRATEGY, *kill, "--trainer.devices=2"], 2, tmp_path)
+    processes = ranks(["fit", *_STRATEGY, *tiny_options, *kill, "--trainer.devices=2"], 2, tmp_path)
     assert wait(processes[victim]) == -signal.SIGKILL
     started = time.monotonic()
     assert wait(processes[1 - victim], timeout=60) == 1
@@ -182,7 +195,7 @@ def test_waiting_for_a_node_that_does_not_come_can_be_ended(
     env = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
     options = [*_STRATEGY[:-1], "--trainer.num_nodes=2", "--trainer.devices=1"]
-    waiting = start(["fit", *tiny_options, *options], tmp_path / "log", env)
+    waiting = start(["fit", *options, *tiny_options], tmp_path / "log", env)
     deadline = time.monotonic() + 60
     while True:  # until the store listens, for which the first rank waits for the second
         with socket.socket() as probe:

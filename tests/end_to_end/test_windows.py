@@ -86,7 +86,7 @@ def test_validation_is_of_the_mean_over_windows_and_so_are_prediction_and_export
         np.mean([classifier.network(np.array([window]), np.ones((1, len(window)), int))[0] for window in text], axis=0)
         for text in classifier.encoder.encode(frame["text"].tolist())
     ]
-    expected = probabilities(np.stack(logits))
+    expected = probabilities(np.stack(logits), classifier.task)
     finished: list[int] = []
     classifier.logits_of_tokens(classifier.encoder.encode(frame["text"].tolist()), 3, finished.append)
     assert sum(finished) == 24

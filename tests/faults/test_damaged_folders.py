@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from src.inference.classifier import load
 from src.models.origin import ClassifierOrigin
+from src.models.tasks.single_label import SingleLabel
 from src.system.errors import UserError
 from tests.faults.damage import LOST, VALUES, damaged, places
 
@@ -58,7 +59,7 @@ def _start(folder: Path) -> bool:
         tokenizer = origin.tokenizer()
         assert tokenizer is not None
         origin.check_weights(tokenizer)
-        network = origin.build(["neg", "pos"])[0].eval()
+        network = origin.build(SingleLabel(["neg", "pos"]))[0].eval()
     except UserError:
         return False
     ids = torch.full((1, 8), max(tokenizer.get_vocab().values()))

@@ -284,7 +284,7 @@ def test_rows_are_counted_in_integers(run_cli: Run, tiny_options: list[str], mon
     monkeypatch.setattr(
         BertClassifier,
         "on_validation_end",
-        lambda self: seen.append(self.confusion_matrix.dtype),
+        lambda self: seen.append(self.eval_metrics["confusion_matrix"].confmat.dtype),
     )
     assert run_cli("fit", *tiny_options, "--trainer.max_epochs=1")[0] == 0
     assert seen == [torch.int64]

@@ -1,5 +1,6 @@
 """Encoders other than BERT: each works from training to prediction, or is refused in one line that names its type."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForSequenceClassification
 
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import longest_input
 from src.inference.classifier import load
+from src.models.classifier import BertClassifier
+from src.models.kernels.last_layer import use_partial_last_layer
+from src.models.optimizer import layers_of
 from src.models.reading_check import check_reading
 from src.system.errors import UserError
 from tests.models.families import FAMILIES, family_config, save_family, word_level_tokenizer
@@ -171,3 +177,25 @@ def _error(err: str) -> str:
     assert len(lines) == 1, err
     assert "Traceback" not in err
     return lines[0]
+
+
+@pytest.mark.parametrize(("name", "compiled"), [("bert", 2), ("distilbert", 1), ("roberta", 1), ("albert", 1)])
+def test_a_layer_is_compiled_once_for_all_layers_and_lengths(
+    name: str, compiled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BERT's last layer computes [CLS] alone, so it is compiled too; ALBERT's layers have no numbers."""
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=counter))
+    config = family_config(name)
+    setattr(config, "n_layers" if name == "distilbert" else "num_hidden_layers", 4)
+    network = AutoModelForSequenceClassification.from_config(config).train()
+    use_partial_last_layer(network)
+    assert len(layers_of(network)) == (0 if name == "albert" else 4)
+    BertClassifier(torch_compile=True).speed_up(network)
+    for rows, width in ((8, 20), (8, 33), (8, 12), (8, 47), (3, 25)):
+        mask = torch.ones(rows, width, dtype=torch.int64)
+        mask[0, -3:] = 0
+        logits = network(input_ids=torch.full((rows, width), 5), attention_mask=mask).logits
+        logits.sum().backward()
+    assert counter.frame_count == compiled

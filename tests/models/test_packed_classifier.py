@@ -15,6 +15,7 @@ from src.models.classifier import BertClassifier
 from src.models.kernels import packed
 from src.models.kernels.cuda_graphs import GraphedSteps
 from tests.models.kernels.test_packed import attention_of_each
+from tests.synthetic import several_labels
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,10 +36,13 @@ _NO_DROPOUT = ["--model.hidden_dropout=0", "--model.attention_dropout=0"]
         ["--data.train_size=45"],  # the last batch has 5 rows
         ["--data.truncation=windows", "--data.max_length=12"],
         ["--trainer.accumulate_grad_batches=2"],  # without graphs
+        ["--data.train_size=45", "--data.dataset=several.csv", "--data.label_column=[praise, blame, music]"],
     ],
-    ids=["partial batch", "windows", "accumulation"],
+    ids=["partial batch", "windows", "accumulation", "several labels"],
 )
 def test_a_run_gives_the_same(options: list[str], run_cli: Run, tiny_options: list[str], request: Any) -> None:
+    several_labels(120).to_csv("several.csv", index=False)
+
     def run(directory: str) -> tuple[dict[str, torch.Tensor], str]:
         place = f"--trainer.default_root_dir={directory}"
         status, _, err = run_cli("fit", *tiny_options, *_NO_DROPOUT, *options, place)

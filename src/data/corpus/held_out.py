@@ -27,8 +27,8 @@ class HeldOut:
         """What determines these reviews, for a key. The number of training rows and the labels do not."""
         selection = asdict(self.selection)
         del selection["train_size"]
-        if not self.selection.stratify:
-            del selection["label_column"]
+        if not self.selection.stratify:  # which makes the rows depend on the labels
+            del selection["label_column"], selection["label_separator"]
         return {"source": self.source.version, "selection": selection}
 
     def hashes(self) -> np.ndarray:

@@ -4,25 +4,33 @@ A random head sends uninformative gradients into the pretrained weights and dist
 there are too few steps to repair that. A fitted head avoids it (Kumar et al. 2022, arXiv 2202.10054).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from src.models.heads.pretrained_head import output_layer
+from src.models.tasks.task import Task
 from src.system.errors import UserError
 
 PENALTY = 0.1
 """Weight of the sum of the head's squared weights, beside the mean loss: measured in docs/experiments/recipes.md."""
 
 
-def probe(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> float:
+def probe(
+    network: PreTrainedModel,
+    batches: Iterable[dict[str, torch.Tensor]],
+    task: Task,
+    weights: torch.Tensor | None = None,
+) -> float:
     """Fits the classification head, in place, and leaves all other weights unchanged.
 
     Args:
         network: a classifier whose head ends with a linear layer over one vector per row.
         batches: of `input_ids`, `attention_mask` and `labels`, on the network's device.
+        task: what the head's outputs mean.
+        weights: of the classes in the loss, float32 of shape (labels,).
 
     Returns:
         The head's accuracy on these rows.
@@ -39,11 +47,17 @@ def probe(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) 
 
     head = head_of(network)
     x, y = head_inputs(network, labelled()).double(), torch.cat(labels)
-    weight, bias = logistic_regression(x, y, head.out_features, PENALTY)
+    weights = None if weights is None else weights.double().cpu()
+
+    def loss_of_row(logits: torch.Tensor) -> torch.Tensor:
+        # the sum over its labels, so that the penalty on each label does not depend on how many there are
+        return task.losses(logits, y, weights, reduction="mean") * y[0].numel()
+
+    weight, bias = logistic_regression(x, head.out_features, PENALTY, loss_of_row)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
-    return float(((x @ weight.T + bias).argmax(dim=1) == y).double().mean())
+    return float(task.right(x @ weight.T + bias, y).double().mean())
 
 
 def head_inputs(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:
@@ -69,7 +83,7 @@ def head_inputs(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tens
     try:
         with torch.no_grad():
             for batch in batches:
-                # `forward`, since calling the network would compile it for this pass if torch_compile is set
+                # `forward`, since a call would compile the network for this pass, if torch_compile means it as a whole
                 network.forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     finally:
         handle.remove()
@@ -78,13 +92,13 @@ def head_inputs(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tens
 
 
 def logistic_regression(
-    x: torch.Tensor, y: torch.Tensor, classes: int, penalty: float
+    x: torch.Tensor, classes: int, penalty: float, mean_loss: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (classes, size) and bias (classes,) that minimise mean cross-entropy + penalty · Σ weight².
+    """Weight (classes, size) and bias (classes,) that minimise mean loss + penalty · Σ weight².
 
     Args:
         x: vectors, float64 of shape (rows, size).
-        y: classes, int64 of shape (rows,).
+        mean_loss: of logits of shape (rows, classes).
     """
     weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
     bias = x.new_zeros(classes, requires_grad=True)
@@ -93,7 +107,7 @@ def logistic_regression(
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = nn.functional.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum()
+        value = mean_loss(x @ weight.T + bias) + penalty * weight.square().sum()
         value.backward()
         return value
 

@@ -30,7 +30,7 @@ def multiple_for(n_tokens: int) -> int:
 class GraphedSteps:
     """Leaves the gradients of a step in the parameters' `grad`, and returns its logits and losses.
 
-    The gradients are those of the mean of the losses of all rows with a label. They are written, not added to: nothing
+    The gradients are those of the mean of the losses of all labels. They are written, not added to: nothing
     needs to zero them, and gradients cannot be accumulated (in a graph that is wrong anyway: pytorch #181723).
 
     Dropout is drawn from the seed that is set when a step is called, as in a step without a graph.
@@ -38,17 +38,22 @@ class GraphedSteps:
     Args:
         network: whose parameters get the gradients.
         rows: the most rows of a step.
-        row_losses: logits (rows, labels) and labels (rows,) to losses (rows,), 0 where the label is `IGNORED_LABEL`.
+        row_losses: logits (rows, labels) and labels to losses of the labels' shape, 0 where one is `IGNORED_LABEL`.
+        label_shape: of the labels of a row.
     """
 
     def __init__(
-        self, network: PackedBert, rows: int, row_losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+        self,
+        network: PackedBert,
+        rows: int,
+        row_losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        label_shape: tuple[int, ...] = (),
     ) -> None:
         self.network = network
         self.row_losses = row_losses
         parameters: list[torch.Tensor] = list(network.network.parameters())
         config, device = network.network.config, parameters[0].device
-        width = config.max_position_embeddings
+        width, shape = config.max_position_embeddings, (rows, *label_shape)
         self._gradient = torch.zeros(sum(map(_room, parameters)), device=device)
         parts = self._gradient.split([_room(parameter) for parameter in parameters])
         self._gradients = {
@@ -60,9 +65,9 @@ class GraphedSteps:
         self._filler = torch.arange(fillers, device=device)
         self._input_ids = torch.zeros(rows + fillers, width, dtype=torch.int64, device=device)
         self._lengths = torch.ones(rows, dtype=torch.int64, device=device)
-        self._labels = torch.full((rows,), IGNORED_LABEL, dtype=torch.int64, device=device)
+        self._labels = torch.full(shape, IGNORED_LABEL, dtype=torch.int64, device=device)
         self._logits = torch.zeros(rows, config.num_labels, device=device)
-        self._losses = torch.zeros(rows, device=device)
+        self._losses = torch.zeros(shape, device=device)
         self._graphs: dict[int, Callable[[], None]] = {}
 
     def __call__(
@@ -72,11 +77,11 @@ class GraphedSteps:
 
         Args:
             input_ids, attention_mask: of shape (rows, width), padded on the right.
-            labels: of shape (rows,).
+            labels: of shape (rows,), or (rows, labels) where a text may have several.
             n_tokens: the sum of the mask, which the caller knows without asking the GPU.
 
         Returns:
-            Logits of shape (rows, labels) and losses of shape (rows,), both float32.
+            Logits of shape (rows, labels) and losses in the shape of the labels, both float32.
         """
         rows, width = input_ids.shape
         self._input_ids[:rows, :width].copy_(input_ids, non_blocking=True)

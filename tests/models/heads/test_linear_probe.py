@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from src.models.heads import linear_probe
 from src.models.kernels.last_layer import use_partial_last_layer
+from src.models.tasks.multi_label import MultiLabel
+from src.models.tasks.single_label import SingleLabel
 from src.system.errors import UserError
 from tests.models.families import save_distilbert, save_roberta
 
@@ -33,7 +37,7 @@ def _batches(n: int = 3) -> list[dict[str, torch.Tensor]]:
 def test_logistic_regression_equals_sklearns() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 5, generator=generator).double(), torch.randint(3, (60,), generator=generator)
-    weight, bias = linear_probe.logistic_regression(x, y, classes=3, penalty=0.05)
+    weight, bias = linear_probe.logistic_regression(x, 3, 0.05, lambda logits: functional.cross_entropy(logits, y))
     theirs = LogisticRegression(C=1 / (2 * 0.05 * len(x)), tol=1e-10, max_iter=1000).fit(x.numpy(), y.numpy())
     torch.testing.assert_close(weight, torch.from_numpy(theirs.coef_), atol=1e-5, rtol=0)
     # a constant on all biases changes nothing
@@ -50,7 +54,7 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
     use_partial_last_layer(network)
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    share = linear_probe.probe(network, _batches())
+    share = linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     head = {"roberta": "classifier.out_proj"}.get(family, "classifier")
     assert changed == {f"{head}.weight", f"{head}.bias"}
@@ -64,6 +68,24 @@ def test_sets_the_head_of_any_family_and_nothing_else(family: str, tiny_bert: Pa
             for b in _batches()
         ]
     assert share == pytest.approx(float(torch.cat(right).double().mean())), "dropout is off in the probe"
+
+
+def test_each_of_several_labels_has_a_regression_of_its_own(tiny_bert: Path) -> None:
+    network: Any = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+    batches = [
+        batch | {"labels": torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]] * 2)} for batch in _batches()
+    ]
+    linear_probe.probe(network, batches, MultiLabel(["a", "b", "c"]))
+    vectors = []
+    handle = network.classifier.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0]))
+    with torch.no_grad():
+        for batch in batches:
+            network.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    handle.remove()
+    x, labels = torch.cat(vectors).numpy(), torch.cat([batch["labels"] for batch in batches]).numpy()
+    for k in range(3):
+        theirs = LogisticRegression(C=1 / (2 * 0.1 * len(x)), tol=1e-10, max_iter=1000).fit(x, labels[:, k])
+        np.testing.assert_allclose(network.classifier.weight[k].detach(), theirs.coef_[0], atol=1e-4)
 
 
 class First(lightning.Callback):
@@ -109,7 +131,7 @@ def test_heads_without_one_vector_per_review_are_refused(tiny_bert: Path) -> Non
     with pytest.raises(
         UserError, match=r"^model.linear_probe needs a linear head .* that reads one vector per review, "
     ):
-        linear_probe.probe(network, _batches())
+        linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))
     network.classifier = torch.nn.Linear(32, 3, bias=False)
     with pytest.raises(UserError, match=r"model type 'bert' does not have: set it to false$"):
-        linear_probe.probe(network, _batches())
+        linear_probe.probe(network, _batches(), SingleLabel(["a", "b", "c"]))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from src.models.origin import ClassifierOrigin
+from src.models.tasks.single_label import SingleLabel
 from tests.synthetic import synthetic_reviews
 
 Run = Callable[..., tuple[int, str, str]]
@@ -37,7 +38,7 @@ def _save(folder: Path, config: PretrainedConfig, before: list[str]) -> torch.Te
 
 
 def _logits(folder: Path, labels: list[str]) -> tuple[torch.Tensor, str]:
-    network, said = ClassifierOrigin(str(folder)).build(labels)
+    network, said = ClassifierOrigin(str(folder)).build(SingleLabel(labels))
     logits = network.eval()(**_INPUT).logits[0].detach()
     assert len(logits) == len(labels)
     return logits, said.replace(str(folder), "M")

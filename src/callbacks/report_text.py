@@ -1,9 +1,13 @@
-"""Formats reviews as Markdown in which nothing of a review's text is interpreted."""
+"""Formats reviews and the figures of classes as Markdown in which nothing of a text or a name is interpreted."""
 
+import math
 import re
 from collections.abc import Sequence
 
+from src.models.tasks.task import ClassFigures
+
 _MOST_CHARACTERS = 400
+_MOST_CLASSES = 100
 
 # ASCII punctuation with a meaning in Markdown or HTML, which it loses as a character reference
 _SPECIAL = re.compile(r"[!\"#&()*+./:<=>@\[\\\]^_`{|}~-]")
@@ -38,6 +42,21 @@ def review_list(
 def class_list(names: Sequence[str]) -> str:
     """Lists the classes, each after its number. Names are not trusted: see `review_list`."""
     return "\n\n".join(f"**{i}**: {escape(name)}" for i, name in enumerate(names))
+
+
+def class_table(classes: ClassFigures) -> str:
+    """Precision, recall and F1 of each class, and its rows; of many classes, of those with the lowest F1."""
+    names = list(classes)
+    if len(names) > _MOST_CLASSES:
+        known = [name for name in names if not math.isnan(classes[name]["f1"])]
+        names = sorted(known, key=lambda name: classes[name]["f1"])[:_MOST_CLASSES]
+    lines = ["| class | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
+    for name in names:
+        figures = classes[name]
+        shares = (figures[key] for key in ("precision", "recall", "f1"))
+        cells = ("–" if math.isnan(share) else f"{share:.4f}" for share in shares)
+        lines.append(f"| {escape(name)} | {' | '.join(cells)} | {figures['support']:,} |")
+    return "\n".join(lines)
 
 
 def shorten(text: str) -> str:

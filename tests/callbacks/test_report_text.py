@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from src.callbacks.report_reviews import class_list, escape, review_list, shorten
+from src.callbacks.report_text import class_list, escape, review_list, shorten
 
 TAG = re.compile(r"<[^>]*>")
 
