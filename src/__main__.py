@@ -17,6 +17,7 @@ commands:
   fit        train a classifier:  python -m src fit --config configs/quickstart.yaml
   validate   evaluate a checkpoint on the validation rows
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
+  check      look at the data before training:  python -m src check --config my.yaml
   predict    label the reviews in a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
   export     write a checkpoint as a Hugging Face folder:  python -m src export --ckpt_path FILE --output DIR
 
@@ -45,6 +46,11 @@ def main(args: list[str]) -> int:
         from src.commands.export import main as export
 
         return export(args[1:])
+
+    if args[0] == "check":
+        from src.commands.check import main as check
+
+        return check(args[1:])
 
     from src.system.imports import quick_imports
 

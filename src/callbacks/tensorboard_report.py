@@ -13,6 +13,7 @@ from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch
 from src.models.classifier import BertClassifier
+from src.models.tasks.task import Task
 
 _REVIEWS_A_LIST = 10
 _LONGEST_TAG = 40
@@ -26,11 +27,15 @@ class EvaluatedRows(NamedTuple):
     Attributes:
         position: each row's place in the prepared subset, shape (rows,).
         label: its true labels, shape (rows, *label_shape).
-        probabilities: of each label, float32 of shape (rows, labels).
+        predicted: its predicted labels, of the same shape.
+        confidence: the probability that these are right, float32 of the same shape.
+        probabilities: of the labels that have curves, the first ones: float32 of shape (rows, labels).
     """
 
     position: np.ndarray
     label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     probabilities: np.ndarray
 
 
@@ -43,13 +48,13 @@ class Report(Callback):
     (`most_wrong`) and those with the least confident predictions (`least_sure`). Where the matrix numbers the classes,
     since their names cannot be drawn, the text `classes` lists them.
 
-    Every row counts once on any number of ranks; rank 0 writes. Only the place, the label and the probabilities of a
-    row are kept. A model whose steps return no `logits` gets no report.
+    Every row counts once on any number of ranks; rank 0 writes. Of a row no more is kept than the report shows. A model
+    whose steps return no `logits` gets no report.
     """
 
     def __init__(self) -> None:
         self._order = np.empty(0, dtype=np.int64)
-        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._batches: list[tuple[torch.Tensor, ...]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._order = _data(trainer).eval_order(_subset(trainer))
@@ -68,14 +73,20 @@ class Report(Callback):
             return
         assert isinstance(pl_module, BertClassifier)
         # they stay on the device: a copy would wait for the GPU after each batch
-        self._batches.append((batch["labels"], pl_module.task.probabilities(outputs["logits"].detach().float())))
+        task = pl_module.task
+        probabilities = task.probabilities(outputs["logits"].detach().float())
+        if task.label_shape:  # the thresholds are chosen at the end
+            self._batches.append((batch["labels"], probabilities))
+        else:
+            self._batches.append((batch["labels"], *_shown(task, probabilities)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the report, which needs what the module has found at the end of the epoch.
 
         Callbacks that save come later: Lightning calls them last.
         """
-        batches = [self._rows()] if self._batches else []
+        assert isinstance(pl_module, BertClassifier)
+        batches = [self._rows(pl_module.task)] if self._batches else []
         if trainer.world_size > 1:
             # all ranks take part: they may have different numbers of rows, or none
             shares: list[list[EvaluatedRows]] = [[] for _ in range(trainer.world_size)]
@@ -84,17 +95,19 @@ class Report(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not any(len(batch.label) for batch in batches):
             return
         rows = _joined(batches)
-        assert isinstance(pl_module, BertClassifier)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _write(logger, pl_module, rows, _subset(trainer), _step(trainer, pl_module))
 
-    def _rows(self) -> EvaluatedRows:
+    def _rows(self, task: Task) -> EvaluatedRows:
         """Takes the rows of this rank."""
-        label, probabilities = (torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True))
+        kept = [torch.cat(parts) for parts in zip(*self._batches, strict=True)]
         self._batches = []
+        label = kept[0].cpu().numpy()
         real = label.reshape(len(label), -1)[:, 0] != IGNORED_LABEL
-        return EvaluatedRows(self._order[: len(label)][real], label[real], probabilities[real])
+        shown = _shown(task, kept[1]) if task.label_shape else kept[1:]
+        values = (self._order[: len(label)], label, *(each.cpu().numpy() for each in shown))
+        return EvaluatedRows(*(value[real] for value in values))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
@@ -104,6 +117,11 @@ class Report(Callback):
 def _data(trainer: Trainer) -> ImdbDataModule:
     data: ImdbDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return data
+
+
+def _shown(task: Task, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What is kept of probabilities: see `EvaluatedRows`. A copy, since a view would keep all of them."""
+    return task.predicted(probabilities), task.confidence(probabilities), probabilities[:, :_MOST_CURVES].clone()
 
 
 def _subset(trainer: Trainer) -> str:
@@ -134,8 +152,7 @@ def _write(logger: TensorBoardLogger, module: BertClassifier, rows: EvaluatedRow
 
     writer, data, task = logger.experiment, module.data, module.task
     names, one_label, n = task.labels, not task.label_shape, len(rows.label)
-    probabilities = torch.from_numpy(rows.probabilities)
-    predicted, confidence = (part(probabilities).numpy() for part in (task.predicted, task.confidence))
+    predicted, confidence = rows.predicted, rows.confidence
     # of each label of a row: one, or as many as there are
     sure, right = confidence.reshape(n, -1), (predicted == rows.label).reshape(n, -1)
     all_right = right.all(axis=1)

@@ -76,12 +76,12 @@ def read_command(args: list[str]) -> Command:
     if name.startswith("-") or not name or {"--help", "-h"} & set(args):
         return Command("" if name.startswith("-") else name, args)
     if name not in SUBCOMMANDS:
-        known = ", ".join((*SUBCOMMANDS, "predict", "export"))
+        known = ", ".join((*SUBCOMMANDS, "check", "predict", "export"))
         raise UsageError(f"there is no command {name!r}; the commands are {known}")
 
-    names, rest = _split(args[1:], ("--config", "-c"))
+    names, rest = split_options(args[1:], ("--config", "-c"))
     configs = [_read_config(name) for name in names]
-    checkpoints, rest = _split(rest, ("--ckpt_path",))
+    checkpoints, rest = split_options(rest, ("--ckpt_path",))
     # these print and do not run
     if any(flag.startswith("--print_config") or flag.partition("=")[0].endswith(".help") for flag in rest):
         return Command(name, [name, *_config_flags(configs), *rest], configs)
@@ -91,7 +91,7 @@ def read_command(args: list[str]) -> Command:
             raise UserError(f"`{name}` needs --ckpt_path best, last or a file")
         return Command(name, [name, *_config_flags(configs), *rest, "--ckpt_path", "null"], configs)
 
-    roots, _ = _split(rest, ("--trainer.default_root_dir",))
+    roots, _ = split_options(rest, ("--trainer.default_root_dir",))
     typed_root = _last([".", *(config.section("trainer").get("default_root_dir") for config in configs), *roots])
     root = expanded(str(typed_root))
     resumes = name == "fit" and meant == "last"
@@ -155,7 +155,7 @@ def _run_config(checkpoint: Checkpoint, root: Path) -> Config:
     return replace(_read_config(str(path)), own=True)
 
 
-def _split(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def split_options(args: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """The values of the options `names`, and the other arguments."""
     values, rest = [], []
     following = iter(args)

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.batches import Batch, EvalBatches, Position, TrainBatches, TrainLoader
 from src.data.examples import Example, Examples
+from src.data.sources import Source
 from src.data.tokenizer_source import DEFAULT, PretrainedTokenizer, TokenizerSource
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
@@ -23,7 +24,7 @@ from src.system.stored import difference
 
 _STEP_OPTIONS = ("batch_size", "group_by_length")  # how rows are cut into steps
 # all that do not change which rows there are, nor their tokens
-_LOADING_OPTIONS = (*_STEP_OPTIONS, "eval_batch_size", "num_workers", "padding")
+_LOADING_OPTIONS = (*_STEP_OPTIONS, "eval_batch_size", "num_workers", "padding", "allow_overlap")
 _SECONDS_FOR_A_BATCH = 300
 _SHARED_MEMORY = Path("/dev/shm")
 _LEAST_SHARED_MEMORY = 16 * 2**20
@@ -84,8 +85,8 @@ class PreparedDataModule(lightning.LightningDataModule):
         """Changes with the content of the data set."""
 
     @abstractmethod
-    def split_of(self, name: str) -> str:
-        """The split of the data set that the rows of "val" or "test" are from."""
+    def origin_of(self, name: str) -> tuple[Source, str]:
+        """The data set that the rows of "val" or "test" are from, and its split."""
 
     @property
     @abstractmethod
@@ -106,9 +107,10 @@ class PreparedDataModule(lightning.LightningDataModule):
 
     def description(self, name: str) -> dict[str, str]:
         """What the rows of "val" or "test" are: the data set, its split and version, and `where` if that is set."""
-        h = self.hparams
-        where = {"where": ", ".join(f"{column}={value}" for column, value in h["where"].items())} if h["where"] else {}
-        return {"dataset": h["dataset"], "split": self.split_of(name), "fingerprint": self.fingerprint} | where
+        source, split = self.origin_of(name)
+        where = self.hparams["where"] or {}
+        kept = {"where": ", ".join(f"{column}={value}" for column, value in where.items())} if where else {}
+        return {"dataset": source.dataset, "split": split, "fingerprint": source.fingerprint} | kept
 
     # ---- loaders ---------------------------------------------------------------------------------------------------
 

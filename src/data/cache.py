@@ -16,7 +16,7 @@ from src.system.checksums import is_whole, write_checksums
 from src.system.errors import UserError, why
 from src.system.locks import exclusive
 
-_FORMAT = 3  # raised when the layout or the meaning of prepared data changes
+_FORMAT = 4  # raised when the layout or the meaning of prepared data changes
 _STATE: dict[str, Any] = {
     "_data_files": [{"filename": "data-00000-of-00001.arrow"}],
     "_format_columns": None,

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from src.data.base import PreparedDataModule
 from src.data.batches import Batch
-from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples
+from src.data.examples import Collator, Example, Padding, ReviewExamples, WindowExamples, column
 from src.data.fingerprints import hash_texts
 from src.data.label_sets import check_label_columns
 from src.data.labels import near_equal
-from src.data.prepared_reviews import Reviews, Selection, prepare_reviews
-from src.data.sources import Source, find_source
-from src.data.splits import USES, choose_rows
+from src.data.prepared_reviews import Reviews, Selection, classes_of, labelled_splits, prepare_reviews, splits_used
+from src.data.sources import Source, find_own, find_source
+from src.data.splits import SPLITS, USES, choose_rows
 from src.data.tokenization import Encoder, Truncation, check_length
 from src.runs.checkpoint_reading import changed_options
 from src.system.errors import UserError
@@ -54,7 +54,15 @@ class ImdbDataModule(PreparedDataModule):
             validation split, they are the last rows of the shuffled training split, before those for testing.
         test_size: number of test rows, from the start of the shuffled test split; null takes all. Without a test split,
             they are the last rows of the shuffled training split.
+        validation_data: a file, a folder or `package://NAME/PATH` with the validation rows, in place of a validation
+            split: a table with the same columns, whose classes are matched by name. Of a folder with several splits,
+            the one for validation is read.
+        test_data: the same for the test rows.
+        allow_overlap: false refuses validation and test rows whose texts are among the training rows too. They are
+            counted and named in any case; white space and case make no difference.
         subset_seed: seed of these shuffles, as in `datasets.Dataset.shuffle(seed)`.
+        stratify: gives each part of a split the proportions of the classes that the split has: of each class the first
+            (or last) rows of the shuffle, in numbers rounded by the largest remainder.
         max_length: tokens that the model reads at once, special tokens included.
         truncation: what is read of a longer review. head: its start. tail: its end. head_tail: a quarter from the start
             and the rest from the end. windows: all of it, in windows of equal length; training uses each window as an
@@ -89,7 +97,11 @@ class ImdbDataModule(PreparedDataModule):
         train_size: int | None = 1000,
         val_size: int | None = 500,
         test_size: int | None = 500,
+        validation_data: str | None = None,
+        test_data: str | None = None,
+        allow_overlap: bool = True,
         subset_seed: int = 42,
+        stratify: bool = False,
         max_length: int = 512,
         truncation: Truncation = "head",
         padding: Padding = "longest",
@@ -108,7 +120,9 @@ class ImdbDataModule(PreparedDataModule):
     @functools.cached_property
     def source(self) -> Source:
         h: Any = self.hparams
-        return find_source(h.dataset, h.revision, h.config_name)
+        options = {"validation": "validation_data", "test": "test_data"}
+        own = {split: find_own(f"data.{name}", h[name]) for split, name in options.items() if h[name] is not None}
+        return replace(find_source(h.dataset, h.revision, h.config_name), own=own)
 
     @property
     def selection(self) -> Selection:
@@ -152,9 +166,9 @@ class ImdbDataModule(PreparedDataModule):
     def fingerprint(self) -> str:
         return self.source.fingerprint
 
-    def split_of(self, name: str) -> str:
-        split = {"val": "validation"}.get(name, name)
-        return split if split in self.prepared.split_sizes() else "train"
+    def origin_of(self, name: str) -> tuple[Source, str]:
+        used = splits_used(self.source)
+        return used.get(SPLITS[name], used["train"])
 
     def prepare_data(self) -> None:
         """Downloads, checks, tokenises and caches, once a machine. The other ranks wait, and read the cache."""
@@ -165,17 +179,29 @@ class ImdbDataModule(PreparedDataModule):
         if self.hparams["truncation"] == "windows":
             counts += f"; {len(WindowExamples(prepared.rows('train'))):,} windows to train on"
         print(f"{'Found' if prepared.found else 'Prepared'} reviews: {counts} (in {prepared.folder})")
-        if rest := [USES[name] for name, split in (("val", "validation"), ("test", "test")) if split not in sizes]:
-            print(
-                f"Rows for {' and '.join(rest)}: the last of the shuffled training split, "
-                "since the data set has no split for them"
-            )
+        for name in ("val", "test"):
+            if n := len(prepared.rows(name)):
+                print(f"Rows for {USES[name]}: {self._taken(name, n, sizes.get(SPLITS[name]))}")
         classes = [f"{_quoted(name)} ({count:,})" for name, count in prepared.classes().items()]
         more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
         more += f"; {n:,} rows have none" if (n := prepared.without_label()) else ""
         print(f"Classes, with their training rows: {', '.join(classes[:_CLASSES_SHOWN])}{more}", flush=True)
         for one, other in near_equal(self.label_names):
             print(f"warning: the classes {one!r} and {other!r} are spelt alike: are they one?", file=sys.stderr)
+        shared = prepared.shared_texts()
+        print("Texts in two of these:", "; ".join(map(str, shared)) or "none", flush=True)
+        if not self.hparams["allow_overlap"] and (leaks := [each for each in shared if each.earlier == "train"]):
+            raise UserError(f"{'; '.join(map(str, leaks))}: remove them, or set data.allow_overlap=true")
+
+    def _taken(self, name: str, n: int, there: int | None) -> str:
+        """Which rows the `n` of "val" or "test" are, in words, if their split has as many as are `there`."""
+        if there is None:
+            return (
+                f"the last {n:,} that are left of the shuffled training split, since the data set has no split for them"
+            )
+        source, split = self.origin_of(name)
+        of = f"split {split!r}" if source is self.source else f"file or folder {source.dataset}"
+        return f"all {n:,} of the {of}" if n == there else f"the first {n:,} of the {there:,} of the shuffled {of}"
 
     def setup(self, stage: str) -> None:
         """Opens the prepared rows of the stage; "fit" needs those of training and validation."""
@@ -193,14 +219,28 @@ class ImdbDataModule(PreparedDataModule):
         before = {name.removeprefix("data."): value for name, value in state.get("options", {}).items()}
         if state.get("fingerprint") != self.fingerprint or before.get("where") != self.hparams["where"]:
             return  # other rows, on purpose
-        names = ("train_size", "val_size", "test_size", "subset_seed")
-        sizes = self.prepared.split_sizes()
-        then, now = (choose_rows(sizes, *(options[x] for x in names)) for options in (before, self.hparams))
+        names = ("train_size", "val_size", "test_size", "validation_data", "test_data", "subset_seed", "stratify")
+        trained = self._training_rows(before)
         assert self.trainer is not None
         for name in _SUBSETS_OF_STAGE[self.trainer.state.fn or "test"]:
-            if now[name].split == "train" and (n := int(np.isin(now[name].indices, then["train"].indices).sum())):
-                changes = changed_options({x: before[x] for x in names}, {x: self.hparams[x] for x in names})
+            if SPLITS[name] in self.prepared.split_sizes():
+                continue
+            if n := int(np.isin(column(self.prepared.rows(name), "row"), trained).sum()):
+                changes = changed_options({x: before.get(x) for x in names}, {x: self.hparams[x] for x in names})
                 raise UserError(f"this checkpoint was trained on {n} of the rows for {USES[name]}: {changes}")
+
+    def _training_rows(self, options: Mapping[str, Any]) -> np.ndarray:
+        """The numbers of the rows of this data set that a run with these options has trained on."""
+        sizes = {"train": self.prepared.split_sizes()["train"]}
+        for name, split in SPLITS.items():
+            if options.get(f"{split}_data") or split in splits_used(replace(self.source, own={})):
+                sizes[split] = options[f"{name}_size"] or 0  # what there is does not change the rows for training
+        before: dict[str, Any] = {each.name: options.get(each.name) for each in fields(Selection)}
+        then, classes = Selection(**before), None
+        if then.stratify:
+            classes = functools.partial(classes_of, labelled_splits(self.source, then), selection=then)
+        chosen = choose_rows(sizes, then.train_size, then.val_size, then.test_size, then.subset_seed, classes)
+        return chosen["train"].indices
 
     def check_unread(self, read: np.ndarray, model: str) -> None:
         """Refuses validation and test reviews that the pre-training of `model` has read: data leakage.

@@ -76,18 +76,28 @@ def label_ids(rows: datasets.Dataset, column: str, names: Sequence[str], use: st
     Raises:
         UserError: a row has a label that the training split does not have, or none (-1 on the Hub).
     """
-    feature, values = rows.features[column], rows[column][:]
-    known = dict(enumerate(feature.names)) if isinstance(feature, datasets.ClassLabel) else {}
-    number = {name: i for i, name in enumerate(names)}
-    ids = np.asarray([number.get(known.get(value, str(value)), -1) for value in values], dtype=np.int64)
+    ids = known_label_ids(rows, column, names)
     wrong = np.flatnonzero(ids < 0)
     if len(wrong):
-        value = values[int(wrong[0])]
+        value, known = rows[int(wrong[0])][column], _names_of(rows, column)
         raise UserError(
             f"{len(wrong)} rows for {use} have a label that is no class of the training split "
             f"({', '.join(names)[:200]}), the first of them {known.get(value, value)!r}"
         )
     return ids
+
+
+def known_label_ids(rows: datasets.Dataset, column: str, names: Sequence[str]) -> np.ndarray:
+    """As `label_ids`, with -1 for a label that is none of the classes."""
+    known = _names_of(rows, column)
+    number = {name: i for i, name in enumerate(names)}
+    return np.asarray([number.get(known.get(value, str(value)), -1) for value in rows[column][:]], dtype=np.int64)
+
+
+def _names_of(rows: datasets.Dataset, column: str) -> dict[int, str]:
+    """The names of a `ClassLabel` by number; of another column none."""
+    feature = rows.features[column]
+    return dict(enumerate(feature.names)) if isinstance(feature, datasets.ClassLabel) else {}
 
 
 def _is_number(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Labelled reviews prepared for fine-tuning: chosen, checked, tokenised, and written to disk."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,15 +12,19 @@ import numpy as np
 
 from src.data import label_sets
 from src.data.cache import Prepared, cache_key, prepare_once, write_rows
+from src.data.fingerprints import hash_texts
 from src.data.labels import label_ids, label_names
-from src.data.row_selection import check_texts, select_rows
+from src.data.row_selection import check_texts, select_rows, texts_of
+from src.data.shared_texts import SharedTexts, shared_texts
 from src.data.sources import Source
-from src.data.splits import USES, Subset, choose_rows
+from src.data.splits import SPLITS, USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
 
 _SIZES = "split_sizes.json"
-_VALIDATION = ("validation", "valid", "dev", "val")  # names of validation splits on the Hub
+_HIDDEN = -1  # in place of a label of a test split
+_SHARED = "shared_texts.json"
+_NAMES = {"validation": ("validation", "valid", "dev", "val"), "test": ("test",)}  # of such splits on the Hub
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Selection:
     val_size: int | None
     test_size: int | None
     subset_seed: int
+    stratify: bool
 
 
 class Reviews(Prepared):
@@ -48,6 +54,10 @@ class Reviews(Prepared):
         """The number of rows of each split that `choose_rows` has chosen from."""
         sizes: dict[str, int] = json.loads((self.folder / _SIZES).read_text())
         return sizes
+
+    def shared_texts(self) -> list[SharedTexts]:
+        """The texts that the rows of two subsets share."""
+        return [SharedTexts(**each) for each in json.loads((self.folder / _SHARED).read_text())]
 
     @property
     def one_label(self) -> bool:
@@ -84,9 +94,9 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
     """
     key = cache_key(
         {
-            "source": source.fingerprint,
+            "source": source.version,
             # what an earlier version did not have, and is not set, leaves the key as it was
-            "selection": {k: v for k, v in asdict(selection).items() if k != "label_separator" or v is not None},
+            "selection": {k: v for k, v in asdict(selection).items() if k not in ("label_separator", "stratify") or v},
             "tokenizer": tokenizer_facts(encoder.tokenizer),
             "max_length": encoder.max_length,
             "truncation": encoder.truncation,
@@ -97,12 +107,42 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
         splits = labelled_splits(source, selection)
         labels = _Labels.of(splits["train"], selection)
         sizes = {name: len(split) for name, split in splits.items()}
-        s = selection
-        for name, subset in choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed).items():
-            _write_subset(folder, name, subset, splits[subset.split], labels, selection, encoder)
+        subsets = choose_subsets(splits, selection)
+        hashes = {}
+        for name, subset in subsets.items():
+            rows = splits[subset.split].select(subset.indices)
+            _write_subset(folder, name, subset, rows, labels, selection, encoder)
+            hashes[name] = hash_texts(texts_of(rows, selection.text_column))
         (folder / _SIZES).write_text(json.dumps(sizes))
+        (folder / _SHARED).write_text(json.dumps([asdict(each) for each in shared_texts(subsets, hashes)]))
 
     return Reviews(key, *prepare_once(key, build))
+
+
+def choose_subsets(splits: Mapping[str, datasets.Dataset], selection: Selection) -> dict[str, Subset]:
+    """The rows of "train", "val" and "test", given the splits of `labelled_splits`.
+
+    Raises:
+        UserError: as `choose_rows`; or `stratify` is set, and a row has no class.
+    """
+    s = selection
+    sizes = {name: len(split) for name, split in splits.items()}
+    classes = (lambda split: classes_of(splits, split, s)) if s.stratify else None
+    return choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed, classes)
+
+
+def classes_of(splits: Mapping[str, datasets.Dataset], split: str, selection: Selection) -> np.ndarray:
+    """The class of each row of a split, for `data.stratify`: int64 of shape (rows,).
+
+    Where a text may have several labels, each set of labels is a class.
+    """
+    labels = _Labels.of(splits["train"], selection)
+    ids = labels.ids(splits[split], "data.stratify")
+    if labels.one:
+        return np.asarray(ids, dtype=np.int64)
+    sets = [tuple(each) for each in ids if not isinstance(each, int)]
+    number = {each: i for i, each in enumerate(sorted(set(sets)))}
+    return np.asarray([number[each] for each in sets], dtype=np.int64)
 
 
 def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.Dataset]:
@@ -113,16 +153,37 @@ def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.
     """
     label_columns = selection.label_column
     columns = [selection.text_column, *([label_columns] if isinstance(label_columns, str) else label_columns)]
+    needed = list(dict.fromkeys([*columns, *(selection.where or ())]))
+    found = splits_used(source)
+    return {
+        use: select_rows(each.read(needed, [name])[name], name, each.dataset, selection.where, columns)
+        for use, (each, name) in found.items()
+    }
+
+
+def splits_used(source: Source) -> dict[str, tuple[Source, str]]:
+    """By "train" and, where there are such, "validation" and "test": the data set and its split that are read for it.
+
+    Raises:
+        UserError: there is no split "train", or nobody can tell which split of an own data set is meant.
+    """
     there = source.splits()
     if "train" not in there:
         raise UserError(f"the data set {source.dataset!r} has no split 'train' (its splits: {', '.join(there)})")
-    names: dict[str, str] = {name: name for name in ("train", "test") if name in there}
-    if validation := next((name for name in _VALIDATION if name in there), None):
-        names["validation"] = validation
-    splits = source.read(list(dict.fromkeys([*columns, *(selection.where or ())])), names.values())
-    return {
-        use: select_rows(splits[name], name, source.dataset, selection.where, columns) for use, name in names.items()
-    }
+    found = {"train": (source, "train")}
+    for use, names in _NAMES.items():
+        one = source.own.get(use, source)
+        splits = one.splits()
+        split = next((name for name in names if name in splits), None)
+        if one is not source and split is None:
+            if len(splits) > 1:
+                raise UserError(
+                    f"{one.dataset!r} has the splits {', '.join(splits)[:200]}, none of them for {use}: name one file"
+                )
+            split = splits[0]
+        if split is not None:
+            found[use] = (one, split)
+    return found
 
 
 @dataclass(frozen=True)
@@ -172,12 +233,18 @@ def _write_subset(
     folder: Path,
     name: str,
     subset: Subset,
-    split: datasets.Dataset,
+    rows: datasets.Dataset,
     labels: "_Labels",
     selection: Selection,
     encoder: Encoder,
 ) -> None:
-    rows = split.select(subset.indices)
+    column = selection.label_column
+    named = isinstance(column, str) and isinstance(rows.features[column], datasets.ClassLabel)
+    if name in SPLITS and named and set(rows[column]) == {_HIDDEN}:
+        raise UserError(
+            f"the labels of the split {subset.split!r} are hidden (-1), as often on the Hub: set data.{name}_size=0, "
+            f"or name rows of your own by data.{SPLITS[name]}_data"
+        )
     ids = labels.ids(rows, USES[name])
     if name == "train" and all(each == ids[0] for each in ids):
         raise UserError(

@@ -119,8 +119,8 @@ class PretrainingDataModule(PreparedDataModule):
     def fingerprint(self) -> str:
         return self._source.fingerprint
 
-    def split_of(self, name: str) -> str:
-        return str(self.hparams["split"])
+    def origin_of(self, name: str) -> tuple[Source, str]:
+        return self._source, str(self.hparams["split"])
 
     @property
     def key(self) -> str:

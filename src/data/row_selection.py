@@ -58,6 +58,20 @@ def texts_of(rows: datasets.Dataset, column: str) -> Iterator[str]:
     return (text for batch in rows.select_columns([column]).iter(ROWS_AT_ONCE) for text in batch[column])
 
 
+def empty_texts(rows: datasets.Dataset, column: str, split: str) -> np.ndarray:
+    """Whether each text is missing or blank, bool of shape (rows,).
+
+    Raises:
+        UserError: one is no string; `split` is for the message.
+    """
+    empty = np.zeros(len(rows), dtype=bool)
+    for i, text in enumerate(texts_of(rows, column)):
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"the column {column!r} of the split {split!r} holds no text but {type(text).__name__}")
+        empty[i] = text is None or not text.strip()
+    return empty
+
+
 def check_texts(rows: datasets.Dataset, column: str, numbers: np.ndarray, split: str) -> None:
     """Refuses texts that are missing, blank or not strings.
 
@@ -68,12 +82,7 @@ def check_texts(rows: datasets.Dataset, column: str, numbers: np.ndarray, split:
     Raises:
         UserError: with the number of such rows, and the numbers of the first five.
     """
-    bad = []
-    for number, text in zip(numbers.tolist(), texts_of(rows, column), strict=True):
-        if text is not None and not isinstance(text, str):
-            raise UserError(f"the column {column!r} of the split {split!r} holds no text but {type(text).__name__}")
-        if text is None or not text.strip():
-            bad.append(number)
+    bad = numbers[empty_texts(rows, column, split)].tolist()
     if bad:
         named = ", ".join(map(str, sorted(bad)[:5])) + (", …" if len(bad) > 5 else "")
         some = "1 row" if len(bad) == 1 else f"{len(bad)} rows"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -29,6 +29,7 @@ class Source:
         files: of each split, by their paths on the Hub or in the folder.
         folder: of a local data set, also of one that `save_to_disk` of `datasets` has written, which has no `files`.
         repository: of a Hub data set.
+        own: data sets that take the place of its splits "validation" and "test".
     """
 
     dataset: str
@@ -36,9 +37,16 @@ class Source:
     files: SplitFiles
     folder: Path | None = None
     repository: Repository | None = None
+    own: Mapping[str, "Source"] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.repository}, {origin(self.repository)}" if self.repository else str(self.folder)
+
+    @property
+    def version(self) -> str | dict[str, str]:
+        """Changes with the content of the data set and of those that take the place of its splits; for a key."""
+        own = {split: source.fingerprint for split, source in self.own.items()}
+        return {"": self.fingerprint, **own} if own else self.fingerprint
 
     def read(self, columns: Sequence[str], splits: Iterable[str]) -> datasets.DatasetDict:
         """Downloads and opens the splits that there are, as Arrow files on disk.
@@ -107,6 +115,21 @@ def find_source(dataset: str, revision: str | None, config_name: str | None = No
     splits = find_split_files(list(files), readme, config_name, dataset)
     used = {f"{split}/{file}": files[file] for split, of_split in splits.items() for file in of_split}
     return Source(dataset, hash_files(used), splits, path)
+
+
+def find_own(option: str, path: str) -> Source:
+    """Finds a file or folder of the user's own, whose rows take the place of a split.
+
+    Args:
+        option: that gives the path, for messages.
+        path: or `package://NAME/PATH`.
+
+    Raises:
+        UserError: there is no such file or folder, or it holds no table.
+    """
+    if locate(path, option) is None:
+        raise UserError(f"{option} {path!r} does not exist: it names a file or a folder, not a data set of the Hub")
+    return find_source(path, None)
 
 
 def _find_on_hub(dataset: str, revision: str | None, config_name: str | None) -> Source:

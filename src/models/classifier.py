@@ -23,6 +23,7 @@ from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.few_widths import with_few_widths
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
+from src.models.metrics import AT_ONCE
 from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
 from src.models.reading_check import check_reading
@@ -178,7 +179,8 @@ class BertClassifier(TransformerModule):
         self.step_means = RunningMeans(["loss", "accuracy"])
         self.epoch_means = RunningMeans(["loss", "accuracy"])
         self.eval_loss = WeightedMean()
-        self.eval_metrics = self.task.metrics()
+        rows = max((len(data.splits[name]) for name in ("val", "test") if name in data.splits), default=0)
+        self.eval_metrics = self.task.metrics(rows)
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._is_built = True
 
@@ -302,6 +304,8 @@ class BertClassifier(TransformerModule):
         self.eval_loss.update(self.task.losses(logits, batch["labels"]), weight=real)
         # the metrics take rows out by a mask, which waits for a GPU: once, at the end
         self._evaluated.append((self.task.probabilities(logits), batch["labels"]))
+        if len(self._evaluated) * logits.numel() > AT_ONCE:
+            self._update_metrics()
         return logits
 
     def _logits_of_reviews(self, batch: Batch) -> torch.Tensor:
@@ -324,9 +328,7 @@ class BertClassifier(TransformerModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, prefix: str) -> None:
-        probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
-        self._evaluated.clear()
-        self.eval_metrics.update(probabilities, labels)
+        self._update_metrics()
         computed = self.eval_metrics.compute()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.task = self.task.tuned(computed)
@@ -337,6 +339,12 @@ class BertClassifier(TransformerModule):
         self.eval_metrics.reset()
         figures = {"loss": loss, **overall}
         self.log_evaluation(prefix, {name: value.float() for name, value in figures.items()}, ("loss", "accuracy"))
+
+    def _update_metrics(self) -> None:
+        if self._evaluated:
+            probabilities, labels = map(torch.cat, zip(*self._evaluated, strict=True))
+            self._evaluated.clear()
+            self.eval_metrics.update(probabilities, labels)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,13 @@ from torchmetrics.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from src.data.labels import IGNORED_LABEL
+from src.models.binned_metrics import BinnedAUROC, BinnedCalibrationError
 from src.models.tasks.task import ClassFigures
+
+MOST_PROBABILITIES = 20_000_000
+"""What an evaluation keeps at most for an exact AUROC: 80 MB in fp32."""
+AT_ONCE = 2_000_000
+"""Probabilities that wait before the metrics are updated with them."""
 
 
 class PresentAUROC(MulticlassAUROC):
@@ -71,7 +77,7 @@ class LabelRows(Metric):
         return probabilities[real], labels[real]
 
 
-def classification_metrics(num_labels: int) -> MetricCollection:
+def classification_metrics(num_labels: int, rows: int = 0) -> MetricCollection:
     """The metrics, to be updated with probabilities of shape (rows, labels) and labels of shape (rows,).
 
     `accuracy` is the micro average, `f1` and `auroc` are macro averages, and `ece` is the expected calibration error
@@ -80,15 +86,21 @@ def classification_metrics(num_labels: int) -> MetricCollection:
 
     They take no logits: torchmetrics takes a batch of logits for probabilities if all of them lie between 0 and 1, and
     the results would depend on the batches.
+
+    Args:
+        num_labels: how many labels there are.
+        rows: that will be evaluated. The exact AUROC needs all probabilities at once; with more of them than
+            `MOST_PROBABILITIES` it is computed from bins (`BinnedAUROC`), and the calibration error from sums.
     """
+    binned = rows * num_labels > MOST_PROBABILITIES
     options: dict[str, Any] = {"num_classes": num_labels, "ignore_index": IGNORED_LABEL, "validate_args": False}
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(average="micro", **options),
             "f1": MulticlassF1Score(average="macro", **options),
-            "auroc": PresentAUROC(average="none", **options),
+            "auroc": BinnedAUROC(num_labels) if binned else PresentAUROC(average="none", **options),
             "mcc": DefinedMCC(**options),
-            "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+            "ece": BinnedCalibrationError() if binned else MulticlassCalibrationError(n_bins=15, norm="l1", **options),
             "confusion_matrix": MulticlassConfusionMatrix(**options),
         },
         # groups save time by sharing state, but a sync between ranks then breaks the references to it

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bad_input.world import MISTAKE, Cases, World
+from tests.bad_input.world import MISTAKE, USAGE, Cases, World
 from tests.conftest import write_reviews
 from tests.synthetic import LABELS, several_labels, synthetic_reviews
 
@@ -47,6 +47,20 @@ def _without_train(w: World) -> str:
     folder.mkdir()
     write_reviews(folder / "test.csv", synthetic_reviews(40))
     return f"--data.dataset={folder}"
+
+
+def _several_splits(w: World) -> str:
+    folder = w.here / "several"
+    folder.mkdir()
+    for name in ("train", "test"):
+        write_reviews(folder / f"{name}.csv", synthetic_reviews(40))
+    return str(folder)
+
+
+def _own(w: World, change: Callable[[pd.DataFrame], object] = lambda _: None) -> str:
+    frame = synthetic_reviews(40, seed=9)
+    change(frame)
+    return str(write_reviews(w.here / "own.csv", frame))
 
 
 def _unlabelled(w: World) -> str:
@@ -229,6 +243,54 @@ CASES: Cases = {
     ),
     "more test rows than there are": (lambda w: w.fit("--data.test_size=500"), MISTAKE, ["data.test_size is 500"]),
     "more validation rows than there are": (lambda w: w.fit("--data.val_size=500"), MISTAKE, ["data.val_size is 500"]),
+    "no such validation data": (
+        lambda w: w.fit("--data.validation_data=nowhere.csv"),
+        MISTAKE,
+        ["data.validation_data 'nowhere.csv' does not exist"],
+    ),
+    "test data on the Hub": (
+        lambda w: w.fit("--data.test_data=stanfordnlp/imdb"),
+        MISTAKE,
+        ["data.test_data 'stanfordnlp/imdb' does not exist", "a file or a folder"],
+    ),
+    "validation data of several splits": (
+        lambda w: w.fit(f"--data.validation_data={_several_splits(w)}"),
+        MISTAKE,
+        ["several' has the splits train, test, none of them for validation"],
+    ),
+    "validation data without the column": (
+        lambda w: w.fit(f"--data.validation_data={_own(w, lambda f: f.rename(columns={'label': 'y'}, inplace=True))}"),
+        MISTAKE,
+        ["own.csv' has no column 'label' (its columns: text, y)"],
+    ),
+    "test data with an unknown label": (
+        lambda w: w.fit(f"--data.test_data={_own(w, lambda f: f.__setitem__('label', 'mixed'))}"),
+        MISTAKE,
+        ["24 rows for testing have a label that is no class", "'mixed'"],
+    ),
+    "fewer validation data than asked for": (
+        lambda w: w.fit(f"--data.validation_data={_own(w)}", "--data.val_size=41"),
+        MISTAKE,
+        ["data.val_size is 41, but the validation split has 40 rows"],
+    ),
+    "validation texts that are trained on": (
+        lambda w: w.fit(
+            f"--data.validation_data={_own(w, lambda f: f.update(synthetic_reviews(40)))}",
+            f"--data.dataset={write_reviews(w.here / 'all.csv', synthetic_reviews(40))}",
+            "--data.train_size=30",
+            "--data.val_size=null",
+            "--data.test_size=10",
+            "--data.allow_overlap=false",
+        ),
+        MISTAKE,
+        ["30 of the rows for validation are among those for training (row ", "data.allow_overlap=true"],
+    ),
+    "stratified rows without a label": (
+        lambda w: w.fit(_unlabelled(w), "--data.stratify=true"),
+        MISTAKE,
+        ["200 rows for data.stratify have a label that is no class", "-1"],
+    ),
+    "stratify that is no yes or no": (lambda w: w.fit("--data.stratify=label"), USAGE, ['"stratify": Expected a']),
     "negative size": (
         lambda w: w.fit("--data.train_size=-1"),
         MISTAKE,

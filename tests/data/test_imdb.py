@@ -175,7 +175,7 @@ def test_second_preparation_is_found(attach: Attach, capsys: pytest.CaptureFixtu
     attach(dataset=file).prepare_data()
     second = capsys.readouterr().out
     assert "Prepared reviews: 48 for training, 24 for validation, 24 for testing" in first
-    assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-3:]
+    assert second.replace("Found", "Prepared").splitlines() == first.strip().splitlines()[-5:]
     assert "Classes, with their training rows: neg (24), pos (24)" in second
 
 

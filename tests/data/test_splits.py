@@ -84,6 +84,51 @@ def test_train_size_moves_no_other_row(n_train: int, n_test: int | None, sizes: 
             assert before[name].indices.tolist() == after[name].indices.tolist()
 
 
+@st.composite
+def _classes(draw: st.DrawFn) -> np.ndarray:
+    return np.asarray(draw(st.lists(st.integers(0, 4), min_size=20, max_size=150)))
+
+
+@given(classes=_classes(), parts=st.tuples(*[st.floats(0, 0.3)] * 3), seed=st.integers(0, 99), own_test=st.booleans())
+def test_stratified_parts_have_the_proportions_of_the_rows_they_are_taken_from(
+    classes: np.ndarray, parts: tuple[float, float, float], seed: int, own_test: bool
+) -> None:
+    n = len(classes)
+    train, val, test = (int(share * n) for share in parts)
+    splits = {"train": n} | ({"test": n} if own_test else {})
+    of_split = {"train": classes, "test": classes[::-1].copy()}
+    rows = choose_rows(splits, train + 1, val, test, seed, of_split.__getitem__)
+    again = choose_rows(splits, train + 1, val, test, seed, of_split.__getitem__)
+    assert all(np.array_equal(rows[name].indices, again[name].indices) for name in rows)
+    left = {"train": list(range(n)), "test": list(range(n))}
+    for name, size in (("test", test), ("val", val), ("train", train + 1)):
+        split, taken = rows[name].split, rows[name].indices.tolist()
+        assert len(taken) == len(set(taken)) == size
+        whole = np.bincount(of_split[split][left[split]], minlength=5)
+        share = np.bincount(of_split[split][taken], minlength=5)
+        assert (np.abs(share - size * whole / whole.sum()) < 1).all(), "a class is off by a row or more"
+        # the largest remainders are rounded up
+        remainder = size * whole % whole.sum()
+        up = share > size * whole // whole.sum()
+        assert not (up.any() and (~up).any()) or remainder[up].min() >= remainder[~up].max()
+        # of each class, those that come first in the shuffle, or last
+        order = [row for row in shuffled(n, seed).tolist() if row in left[split]]
+        for label in range(5):
+            of_class = [row for row in order if of_split[split][row] == label]
+            k = int(share[label])
+            first = of_class[:k] if name == "train" or split == "test" else of_class[len(of_class) - k :]
+            assert [row for row in taken if of_split[split][row] == label] == first
+        assert taken == [row for row in order if row in set(taken)], "the shuffle's order"
+        left[split] = [row for row in left[split] if row not in set(taken)]
+
+
+def test_a_part_in_the_order_of_classes_is_that_without_them() -> None:
+    """Rows of one class are divided as rows without classes are."""
+    one = lambda _: np.zeros(100, dtype=np.int64)  # noqa: E731
+    plain, stratified = (choose_rows({"train": 100}, 30, 20, 10, 7, classes) for classes in (None, one))
+    assert all(np.array_equal(plain[name].indices, stratified[name].indices) for name in plain)
+
+
 def test_training_on_more_rows_adds_to_those_before() -> None:
     few, many = (choose_rows({"train": 100}, size, 10, 10, 42)["train"].indices.tolist() for size in (20, 60))
     assert many[:20] == few

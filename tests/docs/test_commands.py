@@ -60,6 +60,10 @@ def test_options_and_configs_exist(run_cli: Callable[..., tuple[int, str, str]],
         rest = [word for word in _without_checkpoint(tuple(options)) if word != "--print_config"]
         status, _, err = run_cli("fit", *rest, *([] if "--help" in rest else ["--print_config"]))
         assert status == 0, err
+    elif command == "check":
+        status, out, err = run_cli(*words, "--print_config")
+        assert status == 0, err
+        assert "class_path: " in out
     else:
         assert command in ("predict", "export")
         status, _, err = run_cli(*words)

@@ -8,6 +8,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from src.data.labels import IGNORED_LABEL
+from src.models.binned_metrics import BinnedAUROC
 from src.models.metrics import classification_metrics, wilson_interval
 
 
@@ -61,6 +62,32 @@ def test_a_class_without_rows_does_not_count() -> None:
     ours.update(probabilities, torch.tensor(labels))
     of_each = [sklearn_metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in range(3)]
     assert float(ours.compute()["auroc"]) == pytest.approx(np.mean(of_each), abs=1e-6)
+
+
+@pytest.mark.parametrize(("n_labels", "spread"), [(2, 1), (2, 12), (50, 1), (50, 6)])
+def test_binned_auroc_is_close_to_the_exact_one(monkeypatch: pytest.MonkeyPatch, n_labels: int, spread: float) -> None:
+    """With small and with saturated probabilities, in several updates, with filler rows; other metrics are equal."""
+    generator = torch.Generator().manual_seed(n_labels)
+    labels = torch.randint(n_labels - 1, (3000,), generator=generator)  # the last class does not occur
+    logits = torch.randn(3000, n_labels, generator=generator)
+    logits[torch.arange(3000), labels] += 1.5
+    probabilities = (spread * logits).softmax(dim=1)
+    labels[::10] = IGNORED_LABEL
+    monkeypatch.setattr("src.models.metrics.MOST_PROBABILITIES", 3000 * n_labels - 1)
+    exact, binned = classification_metrics(n_labels, 2999), classification_metrics(n_labels, 3000)
+    assert isinstance(binned["auroc"], BinnedAUROC)
+    assert not isinstance(exact["auroc"], BinnedAUROC)
+    exact.update(probabilities, labels)
+    for part in range(0, 3000, 700):
+        binned.update(probabilities[part : part + 700], labels[part : part + 700])
+    expected, results = exact.compute(), binned.compute()
+    if n_labels > 2:
+        assert float(results["auroc"]) == pytest.approx(float(expected["auroc"]), abs=2e-4)
+    else:
+        assert results["auroc"].isnan(), "one class occurs"
+    for name in ("accuracy", "f1", "mcc", "ece"):
+        assert torch.allclose(results[name], expected[name], atol=1e-6, equal_nan=True), name
+    assert torch.equal(results["confusion_matrix"], expected["confusion_matrix"])
 
 
 @pytest.mark.parametrize("n_labels", [2, 4])

@@ -1,7 +1,7 @@
 """The validation and test reviews of fine-tunings, which pre-training leaves out."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from src.data.fingerprints import hash_texts
-from src.data.prepared_reviews import Selection, labelled_splits
+from src.data.prepared_reviews import Selection, choose_subsets, labelled_splits
 from src.data.row_selection import texts_of
 from src.data.sources import Source
-from src.data.splits import choose_rows
 from src.system.errors import UserError
 from src.system.yaml_reading import read_yaml
 
@@ -27,15 +26,16 @@ class HeldOut:
     def facts(self) -> dict[str, Any]:
         """What determines these reviews, for a key. The number of training rows and the labels do not."""
         selection = asdict(self.selection)
-        del selection["train_size"], selection["label_column"], selection["label_separator"]
-        return {"source": self.source.fingerprint, "selection": selection}
+        del selection["train_size"]
+        if not self.selection.stratify:  # which makes the rows depend on the labels
+            del selection["label_column"], selection["label_separator"]
+        return {"source": self.source.version, "selection": selection}
 
     def hashes(self) -> np.ndarray:
         """The hashes of their texts, uint64 of shape (texts,)."""
         s = self.selection
         splits = labelled_splits(self.source, s)
-        sizes = {name: len(split) for name, split in splits.items()}
-        subsets = choose_rows(sizes, None, s.val_size, s.test_size, s.subset_seed)
+        subsets = choose_subsets(splits, replace(s, train_size=None))
         parts = (splits[subsets[name].split].select(subsets[name].indices) for name in ("val", "test"))
         return hash_texts(chain.from_iterable(texts_of(part, s.text_column) for part in parts))
 

@@ -4,7 +4,7 @@ A random head sends uninformative gradients into the pretrained weights and dist
 there are too few steps to repair that. A fitted head avoids it (Kumar et al. 2022, arXiv 2202.10054).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from src.models.heads.pretrained_head import output_layer
 from src.models.tasks.task import Task
 from src.system.errors import UserError
 
-_PENALTY = 0.1
+PENALTY = 0.1
 """Weight of the sum of the head's squared weights, beside the mean loss: measured in docs/experiments/recipes.md."""
 
 
@@ -38,16 +38,46 @@ def probe(
     Raises:
         UserError: the network has no such head.
     """
-    head = head_of(network)
-    vectors: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
+
+    def labelled() -> Iterator[dict[str, torch.Tensor]]:
+        for batch in batches:
+            labels.append(batch["labels"].cpu())
+            yield batch
+
+    head = head_of(network)
+    x, y = head_inputs(network, labelled()).double(), torch.cat(labels)
+    weights = None if weights is None else weights.double().cpu()
+
+    def loss_of_row(logits: torch.Tensor) -> torch.Tensor:
+        # the sum over its labels, so that the penalty on each label does not depend on how many there are
+        return task.losses(logits, y, weights, reduction="mean") * y[0].numel()
+
+    weight, bias = logistic_regression(x, head.out_features, PENALTY, loss_of_row)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return float(task.right(x @ weight.T + bias, y).double().mean())
+
+
+def head_inputs(network: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """The vectors that the classification head reads, on the CPU, of shape (rows, size). Dropout is off.
+
+    Args:
+        network: a classifier whose head ends with a linear layer over one vector per row.
+        batches: of `input_ids` and `attention_mask`, on the network's device.
+
+    Raises:
+        UserError: the network has no such head.
+    """
+    vectors: list[torch.Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if inputs[0].dim() != 2:
             raise _no_head(network)
         vectors.append(inputs[0].detach().cpu())  # the fit runs there: not every GPU has float64
 
-    handle = head.register_forward_pre_hook(keep)
+    handle = head_of(network).register_forward_pre_hook(keep)
     training = network.training
     network.eval()
     try:
@@ -55,22 +85,10 @@ def probe(
             for batch in batches:
                 # `forward`, since a call would compile the network for this pass, if torch_compile means it as a whole
                 network.forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-                labels.append(batch["labels"].cpu())
     finally:
         handle.remove()
         network.train(training)
-    x, y = torch.cat(vectors).double(), torch.cat(labels)
-    weights = None if weights is None else weights.double().cpu()
-
-    def loss_of_row(logits: torch.Tensor) -> torch.Tensor:
-        # the sum over its labels, so that the penalty on each label does not depend on how many there are
-        return task.losses(logits, y, weights, reduction="mean") * y[0].numel()
-
-    weight, bias = logistic_regression(x, head.out_features, _PENALTY, loss_of_row)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
-    return float(task.right(x @ weight.T + bias, y).double().mean())
+    return torch.cat(vectors)
 
 
 def logistic_regression(

@@ -100,7 +100,7 @@ class MultiLabel(Task):
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
-    def metrics(self) -> "LabelRows":
+    def metrics(self, rows: int = 0) -> "LabelRows":
         from src.models.metrics import LabelRows
 
         return LabelRows()

@@ -49,10 +49,10 @@ class SingleLabel(Task):
         best = int(self.predicted(torch.tensor(probabilities, dtype=torch.float64)))
         return [self.labels[best], probabilities[best]]
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self, rows: int = 0) -> "MetricCollection":
         from src.models.metrics import classification_metrics
 
-        return classification_metrics(len(self.labels))
+        return classification_metrics(len(self.labels), rows)
 
     def evaluate(self, computed: Mapping[str, torch.Tensor]) -> Figures:
         from src.models.metrics import by_class, mean_of_defined

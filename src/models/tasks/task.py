@@ -126,8 +126,12 @@ class Task(ABC):
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def metrics(self) -> "Metric | MetricCollection":
-        """What collects an evaluation: it is updated with probabilities and labels, and gathers the ranks' rows."""
+    def metrics(self, rows: int = 0) -> "Metric | MetricCollection":
+        """What collects an evaluation: it is updated with probabilities and labels, and gathers the ranks' rows.
+
+        Args:
+            rows: that will be evaluated; of very many, less is kept.
+        """
 
     def tuned(self, computed: Any) -> Self:
         """This task, with what validation rows decide; `computed` is what `metrics` have computed of them."""
