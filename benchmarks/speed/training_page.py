@@ -97,5 +97,5 @@ step's start to the last step's end. *The whole training* assumes epochs of equa
 *Evaluation* is the Trainer's own run time, and our validation loop. *Peak memory* is the kernel's figure for a process.
 *Page faults* are the median over steps. *Share of the faster product rate* is the operations needed on real tokens,
 without padding, over the faster of two products of 1,024 × 1,024 matrices in the same process, in fp32 and in bf16.
-*bert-base's size* is A's recipe with random weights. Ours is in the precision that `fit` chooses by itself: bf16-mixed on a processor
-with instructions for it. B sorts as many batches at a time as it does with 1,000 reviews."""
+*bert-base's size* is A's recipe with random weights. Ours is in the precision that `fit` chooses by itself: bf16-mixed
+on a processor with instructions for it. B sorts as many batches at a time as it does with 1,000 reviews."""
