@@ -52,9 +52,10 @@ class BertClassifier(TransformerModule):
         hidden_dropout: dropout probability of hidden states; null keeps that of the pretrained model.
         attention_dropout: dropout probability of attention; null keeps that of the pretrained model. 0 is faster on a
             CPU, whose fused attention kernel has no dropout.
-        pooling: what the new head reads when training starts: the vector of [CLS] (cls), or the mean over the tokens
-            (mean), for which BERT's top layer is re-initialised. mean is better for sentence encoders, most of all with
-            few labels: docs/experiments/recipes.md.
+        pooling: what the new head reads when training starts: what the pretrained model's does, for BERT the vector of
+            [CLS] (cls), or the mean over the tokens (mean), for which the top layer is re-initialised; ModernBERT takes
+            the mean as it is. mean is better for sentence encoders, most of all with few labels:
+            docs/experiments/recipes.md.
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
         class_weights: weights of the classes in the training loss, where some are rare: `balanced`, or a number for

@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForPreTraining,
-    BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,7 +21,7 @@ from transformers import (
 from src.data.fingerprints import read_hashes
 from src.data.tokenizer_source import check_vocabulary, longest_input
 from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
-from src.models.heads.mean_pooling import Pooling, begin_as_mean
+from src.models.heads.mean_pooling import Pooling, begin_as_mean, check_mean
 from src.models.heads.pretrained_head import match_head
 from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
@@ -177,8 +176,8 @@ class ClassifierOrigin(Origin):
     pooling: Pooling = "cls"
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
-        if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
-            raise UserError(f"model.pooling=mean is for BERT, but the model type of {self.name!r} is {kind!r}: use cls")
+        if self.pooling == "mean":
+            check_mean(self._config(), self.name)
         return super().check_weights(tokenizer)
 
     def check_labels(self, task: Task) -> None:
@@ -211,7 +210,6 @@ class ClassifierOrigin(Origin):
         if self.pooling == "cls":
             return network, match_head(network, lacking, before, labels, self.name)
         match_head(network, lacking, {}, labels, self.name)
-        assert isinstance(network, BertForSequenceClassification)
         begin_as_mean(network)
         return network, "Head: new, since model.pooling=mean changes what it reads"
 
