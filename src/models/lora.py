@@ -102,7 +102,7 @@ class Adapter:
             network, _ = load_weights(AutoModelForSequenceClassification, self.base, config, self.revision or None)
             if self.pooling == "mean":
                 begin_as_mean(network)
-            add_lora(network, self.lora)
+            add_lora(network, self.lora | {"rank": 1})  # names do not depend on the rank, which may be a stranger's
         names = frozen(network)
         named = network.named_parameters(remove_duplicate=False)
         return {name: weight.detach() for name, weight in named if name in names}
