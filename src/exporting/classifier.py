@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from src.data.tables import Row, Table
 from src.exporting.model_card import Agreement, write_card
-from src.exporting.onnx import write_int8, write_onnx
+from src.exporting.onnx import check_family, write_int8, write_onnx
 from src.inference.classifier import (
     Network,
     bf16_network,
@@ -62,6 +62,8 @@ def export_classifier(
         UserError: a file does not give the checkpoint's probabilities, or `reviews` cannot be read.
     """
     archive = Archive.of(checkpoint)
+    if onnx or int8:
+        check_family(archive.config)
     network = network_in(checkpoint, archive)
     if reviews is not None:
         texts, compared_on = _texts_of_file(reviews, text_column)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from src.data.tokenization import Encoder
 from src.inference.classifier import pad
@@ -33,6 +33,17 @@ class _Logits(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits
+
+
+_NOT_COVERED = {"longformer"}  # its traced graph fails on another number of rows
+
+
+def check_family(config: PretrainedConfig) -> None:
+    """Raises UserError if networks of this model type are known not to be exportable; others are tried."""
+    if config.model_type in _NOT_COVERED:
+        raise UserError(
+            f"the model type {config.model_type!r} cannot be exported to ONNX: export it without --onnx and --int8"
+        )
 
 
 def check_installed() -> None:

@@ -23,6 +23,7 @@ from transformers.initialization import no_init_weights
 
 from src.data.tokenization import Encoder
 from src.data.tokenizer_source import check_vocabulary, longest_input
+from src.models.lora import Adapter, add_lora
 from src.models.tasks.known import task_of
 from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
@@ -42,6 +43,9 @@ _TOKENIZER_FILES = {
 WEIGHTS = "model."
 """Prefix of the network's weights in a checkpoint's state_dict."""
 
+STATES = ("state_dict", "current_model_state")
+"""Where a checkpoint has weights: those to use, and with Lightning's WeightAveraging those that it trains on."""
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -53,6 +57,7 @@ class Archive:
         config: of the network.
         texts: hashes of the texts that its pre-training has read (`src.data.fingerprints`), int64 of shape (texts,).
         prepared: cache key of its training data; empty for an exported folder.
+        adapter: LoRA's, whose checkpoint leaves out the weights of its base; None without LoRA.
     """
 
     SECTION = "classifier"
@@ -62,6 +67,7 @@ class Archive:
     config: PretrainedConfig
     texts: torch.Tensor
     prepared: str = ""
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         if not all(isinstance(label, str) for label in self.labels) or not 2 <= len(set(self.labels)) == len(
@@ -95,6 +101,7 @@ class Archive:
             "truncation": self.encoder.truncation,
             "labels": self.labels,
             "prepared": self.prepared,
+            **({"lora": vars(self.adapter)} if self.adapter else {}),
         }
 
     @classmethod
@@ -110,8 +117,9 @@ class Archive:
             if list((config.id2label or {}).values()) != labels:
                 raise UserError(f"its labels are {labels!r:.100}, but {config.id2label!r:.100} in its configuration")
             encoder = Encoder(tokenizer_from_files(section["tokenizer"]), section["max_length"], section["truncation"])
+            adapter = Adapter.stored(section["lora"]) if "lora" in section else None
             # not mapped from a file that may be replaced
-            return cls(encoder, labels, config, section["texts"].clone(), section["prepared"])
+            return cls(encoder, labels, config, section["texts"].clone(), section["prepared"], adapter)
 
 
 @dataclass(frozen=True)
@@ -251,19 +259,41 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def network_in(checkpoint: Checkpoint, archive: Archive) -> PreTrainedModel:
-    """The classifier of a checkpoint as a `transformers` model, in fp32 and eval mode.
+    """The classifier of a checkpoint as a `transformers` model, in fp32 and eval mode; LoRA's changes are merged.
 
     Raises:
-        UserError: the weights do not fit the configuration.
+        UserError: the weights do not fit the configuration, or LoRA's base is missing or has changed.
     """
-    kind = AutoModelForSequenceClassification
+    kind, adapter = AutoModelForSequenceClassification, archive.adapter
+    add_base(checkpoint, archive)
     with torch.device("meta"):  # names and shapes first, which take no memory
-        load_weights(checkpoint, new_network(kind, archive.config))
+        network = new_network(kind, archive.config)
+        if adapter:
+            add_lora(network, adapter.lora)
+        load_weights(checkpoint, network)
     # not on the device "meta", which would leave buffers empty that are not saved (BERT's position ids)
     with no_init_weights():
         network = new_network(kind, archive.config)
+    made = add_lora(network, adapter.lora) if adapter else None
     load_weights(checkpoint, network)
+    if made:
+        made.merge_and_unload()
+        network.requires_grad_(True)
     return network
+
+
+def add_base(checkpoint: Checkpoint, archive: Archive) -> None:
+    """Adds to LoRA's weights those of the base, which the file leaves out. Without LoRA, it has all.
+
+    Raises:
+        UserError: the base is missing or has changed.
+    """
+    if archive.adapter is None:
+        return
+    base = {f"{WEIGHTS}{name}": weight for name, weight in archive.adapter.frozen_weights(archive.config).items()}
+    for state in STATES:
+        if state in checkpoint.content:
+            checkpoint.content[state] = base | checkpoint.content[state]
 
 
 def load_weights(checkpoint: Checkpoint, network: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from src.data.imdb import ImdbDataModule
 from src.data.labels import IGNORED_LABEL
 from src.models.base import Batch, TransformerModule
-from src.models.checkpoint_format import Archive, network_in
+from src.models.checkpoint_format import STATES, WEIGHTS, Archive, add_base, network_in
 from src.models.heads import linear_probe as probing
 from src.models.heads.mean_over_windows import mean_over_windows
 from src.models.heads.mean_pooling import Pooling
@@ -23,6 +23,7 @@ from src.models.kernels.cuda_graphs import GraphedSteps
 from src.models.kernels.few_widths import with_few_widths
 from src.models.kernels.last_layer import use_partial_last_layer
 from src.models.kernels.packed import PackedBert, is_supported, pack
+from src.models.lora import Lora, check_installed, check_place, check_size, describe, frozen
 from src.models.metrics import AT_ONCE
 from src.models.optimizer import Schedule, check_layers
 from src.models.origin import ClassifierOrigin
@@ -54,11 +55,16 @@ class BertClassifier(TransformerModule):
         hidden_dropout: dropout probability of hidden states; null keeps that of the pretrained model.
         attention_dropout: dropout probability of attention; null keeps that of the pretrained model. 0 is faster on a
             CPU, whose fused attention kernel has no dropout.
-        pooling: what the new head reads when training starts: the vector of [CLS] (cls), or the mean over the tokens
-            (mean), for which BERT's top layer is re-initialised. mean is better for sentence encoders, most of all with
-            few labels: docs/experiments/recipes.md.
+        pooling: what the new head reads when training starts: what the pretrained model's does, for BERT the vector of
+            [CLS] (cls), or the mean over the tokens (mean), for which the top layer is re-initialised; ModernBERT takes
+            the mean as it is. mean is better for sentence encoders, most of all with few labels:
+            docs/experiments/recipes.md.
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
+        lora: trains low-rank changes of the attention's query and value projections, and the head, in place of all
+            weights: `{rank: 8, alpha: 16}`. Needs the extra `lora`, and a learning rate about five times as high. A
+            checkpoint then holds the trained weights alone (1 MB), and is read only while the pretrained model is where
+            it was and has not changed; `export` merges both: docs/how-to.md.
         class_weights: weights of the classes in the training loss, where some are rare: `balanced`, or a number for
             each label by name, as in `{neg: 1, pos: 3}`. The loss of a step is the plain mean of its weighted rows, so
             devices and accumulated batches do not change it (torch's own mean divides by the sum of the weights).
@@ -88,6 +94,7 @@ class BertClassifier(TransformerModule):
         attention_dropout: float | None = None,
         pooling: Pooling = "cls",
         linear_probe: bool = False,
+        lora: Lora | None = None,
         class_weights: Literal["balanced"] | dict[str, float] | None = None,
         monitor: str = "val/accuracy",
         torch_compile: bool = False,
@@ -101,7 +108,7 @@ class BertClassifier(TransformerModule):
         self.monitor_mode = "min" if monitor in _MINIMISED else "max"
         self.monitor_name = "validation accuracy" if monitor == "val/accuracy" else monitor
         self.origin = ClassifierOrigin(
-            model_name_or_path, dropout=self.dropout_options(), revision=revision, pooling=pooling
+            model_name_or_path, dropout=self.dropout_options(), revision=revision, pooling=pooling, lora=lora
         )
         self._begins_anew = True
         self._is_built = False
@@ -121,6 +128,12 @@ class BertClassifier(TransformerModule):
     def data(self) -> ImdbDataModule:
         """The Trainer's data module."""
         return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    def check_training_options(self) -> None:
+        super().check_training_options()
+        if lora := self.hparams["lora"]:
+            check_size(lora)
+            check_installed()
 
     def check_data(self) -> None:
         super().check_data()
@@ -153,6 +166,8 @@ class BertClassifier(TransformerModule):
             check_layers(network)
         if self.hparams["linear_probe"]:
             probing.head_of(network)
+        if self.hparams["lora"]:
+            check_place(network)
 
     def configure_model(self) -> None:
         """Builds the network, when the data are prepared and the number of labels is known."""
@@ -166,11 +181,15 @@ class BertClassifier(TransformerModule):
             self.model, head = self.origin.build(self._task_of_data())
             if self.trainer.is_global_zero and self.origin.checkpoint is None and not self.hparams["linear_probe"]:
                 print(head, flush=True)
+            if self.trainer.is_global_zero and frozen(self.model):
+                print(describe(self.model), flush=True)
         # from_pretrained leaves the network in eval mode, and `fit` does not change that (lightning #20105)
         self.model.train()
         # read now, since the pretrained folder may be deleted during training
         texts = torch.from_numpy(self.origin.texts_read().view(np.int64))
-        self.archive = Archive(data.encoder, data.label_names, self.model.config, texts, prepared=data.key)
+        self.archive = Archive(
+            data.encoder, data.label_names, self.model.config, texts, data.key, self.origin.adapter()
+        )
         self.task = self.archive.task
         use_partial_last_layer(self.model)
         self._pack()
@@ -348,19 +367,34 @@ class BertClassifier(TransformerModule):
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out what LoRA does not train."""
+        super().on_save_checkpoint(checkpoint)
+        assert self.model is not None
+        if left_out := {f"{WEIGHTS}{name}" for name in frozen(self.model)}:
+            for state in set(STATES) & checkpoint.keys():
+                checkpoint[state] = {name: w for name, w in checkpoint[state].items() if name not in left_out}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer, as in `load_from_checkpoint`, builds the network of the checkpoint."""
+        """Adds what LoRA did not train. Without a Trainer, as in `load_from_checkpoint`, builds the network."""
         if self._trainer is not None:
+            assert self.model is not None
+            if any(f"{WEIGHTS}{name}" not in checkpoint["state_dict"] for name in frozen(self.model)):
+                opened = Checkpoint(Path("this file"), checkpoint)
+                add_base(opened, Archive.of(opened))
             # a learning-rate finder restores a checkpoint too, from before the first step
             self._begins_anew = checkpoint["global_step"] == 0
             super().on_load_checkpoint(checkpoint)
         elif self.model is None:
             opened = Checkpoint(Path("this file"), checkpoint)
             self.model = network_in(opened, Archive.of(opened))
+            merged = {f"{WEIGHTS}{name}": weight for name, weight in self.model.state_dict().items()}
+            others = {name: w for name, w in checkpoint["state_dict"].items() if not name.startswith(WEIGHTS)}
+            checkpoint["state_dict"] = merged | others
 
     def check_resumption(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the options of the optimizer or of the initialisation differ."""
-        for name in ("pooling", "linear_probe", "class_weights", "monitor"):
+        for name in ("pooling", "linear_probe", "lora", "class_weights", "monitor"):
             # an earlier version had no such option, and did what is now the default
             default = inspect.signature(BertClassifier).parameters[name].default
             before = {name: checkpoint["hyper_parameters"].get(name, default)}

@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForPreTraining,
-    BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,9 +20,10 @@ from transformers import (
 
 from src.data.fingerprints import read_hashes
 from src.data.tokenizer_source import check_vocabulary, longest_input
-from src.models.checkpoint_format import Archive, PretrainerArchive, load_weights
-from src.models.heads.mean_pooling import Pooling, begin_as_mean
+from src.models.checkpoint_format import Archive, PretrainerArchive, add_base, load_weights
+from src.models.heads.mean_pooling import Pooling, begin_as_mean, check_mean
 from src.models.heads.pretrained_head import match_head
+from src.models.lora import Adapter, Lora, add_lora
 from src.models.tasks.task import Task
 from src.runs.checkpoint_reading import Checkpoint
 from src.system import pretrained, weights
@@ -169,16 +169,26 @@ class ClassifierOrigin(Origin):
 
     Attributes:
         pooling: what a new head reads when training starts; see `BertClassifier`.
+        lora: size of LoRA's changes; None trains all weights.
     """
 
     auto_class = AutoModelForSequenceClassification
     archive_class = Archive
 
     pooling: Pooling = "cls"
+    lora: Lora | None = None
+
+    def adapter(self) -> Adapter | None:
+        """What belongs to LoRA's weights; None without LoRA."""
+        if isinstance(self.archive, Archive):
+            return self.archive.adapter
+        return Adapter.new(self.lora, self.pooling, self.name, self.revision) if self.lora else None
 
     def check_weights(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
-        if self.pooling == "mean" and (kind := self._config().model_type) != "bert":
-            raise UserError(f"model.pooling=mean is for BERT, but the model type of {self.name!r} is {kind!r}: use cls")
+        if self.pooling == "mean":
+            check_mean(self._config(), self.name)
+        if self.checkpoint and isinstance(self.archive, Archive):
+            add_base(self.checkpoint, self.archive)
         return super().check_weights(tokenizer)
 
     def check_labels(self, task: Task) -> None:
@@ -208,12 +218,19 @@ class ClassifierOrigin(Origin):
         vars(config).pop("thresholds", None)
         config.update(task.settings)
         network, lacking = self._network(config, pretrained_weights=True)
-        if self.pooling == "cls":
-            return network, match_head(network, lacking, before, labels, self.name)
-        match_head(network, lacking, {}, labels, self.name)
-        assert isinstance(network, BertForSequenceClassification)
-        begin_as_mean(network)
-        return network, "Head: new, since model.pooling=mean changes what it reads"
+        head = match_head(network, lacking, before if self.pooling == "cls" else {}, labels, self.name)
+        if self.pooling == "mean":
+            begin_as_mean(network)
+            head = "Head: new, since model.pooling=mean changes what it reads"
+        if self.lora:
+            add_lora(network, self.lora)
+        return network, head
+
+    def _network(self, config: PretrainedConfig, pretrained_weights: bool) -> tuple[PreTrainedModel, set[str]]:
+        network, lacking = super()._network(config, pretrained_weights)
+        if isinstance(self.archive, Archive) and self.archive.adapter:
+            add_lora(network, self.archive.adapter.lora)
+        return network, lacking
 
 
 class FromScratch(TypedDict):

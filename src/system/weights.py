@@ -79,7 +79,7 @@ def _check_size(auto_class: Any, name: str, config: PretrainedConfig, revision: 
         UserError: the encoder is larger, or the files are no safetensors of floats.
     """
     n_weights = 0
-    files = _weight_files(name, revision)
+    files = weight_files(name, revision)
     with reading(f"the weights of {name!r}"):
         for file in files:
             with safe_open(file, "pt") as weights:  # which tells from the header how long the file must be
@@ -122,7 +122,7 @@ def find_weights(name: str, revision: str | None = None) -> None:
     raise UserError(reason)
 
 
-def _weight_files(name: str, revision: str | None) -> list[Path]:
+def weight_files(name: str, revision: str | None) -> list[Path]:
     """The files of the weights, in the folder of the model; those on the Hub are downloaded."""
     find_weights(name, revision)
     folder = model_folder(name, revision, [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME])

@@ -64,6 +64,19 @@ CASES: Cases = {
         MISTAKE,
         ["model.monitor is 'val/macro_f1'", "val/balanced_accuracy", "val/f1"],
     ),
+    "LoRA of rank 0": (
+        lambda w: w.fit("--model.lora={rank: 0, alpha: 16}"),
+        MISTAKE,
+        ["model.lora: rank is 0; it must be 1 or more"],
+    ),
+    "LoRA with a negative alpha": (
+        lambda w: w.fit("--model.lora={rank: 8, alpha: -1}"),
+        MISTAKE,
+        ["model.lora: alpha is -1.0; it must be positive"],
+    ),
+    "LoRA without alpha": (lambda w: w.fit("--model.lora={rank: 8}"), USAGE, ['"lora": ']),
+    "LoRA with another option": (lambda w: w.fit("--model.lora={rank: 8, alpha: 1, r: 2}"), USAGE, ['"lora": ']),
+    "LoRA that is a number": (lambda w: w.fit("--model.lora=8"), USAGE, ['"lora": ']),
     "class weights of no kind": (lambda w: w.fit("--model.class_weights=rare"), USAGE, ["class_weights"]),
     "a class without a weight": (
         lambda w: w.fit("--model.class_weights={pos: 2}"),

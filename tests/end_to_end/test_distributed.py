@@ -80,13 +80,15 @@ def test_first_step_has_the_gradients_of_one_process(
     assert _largest_difference(*gradients) < 1e-6
 
 
-@pytest.mark.parametrize(("probe", "accumulated"), [("false", 2), ("true", 1)])
+@pytest.mark.parametrize(
+    ("probe", "accumulated", "more"), [("false", 2, []), ("true", 1, ["--model.lora={rank: 2, alpha: 4}"])]
+)
 def test_twenty_steps_end_with_the_weights_of_one_process(
-    probe: str, accumulated: int, tiny_options: list[str], tmp_path: Path
+    probe: str, accumulated: int, more: list[str], tiny_options: list[str], tmp_path: Path
 ) -> None:
     # 33 rows, 8 a step: the fifth step of each epoch has one row, and the second rank none
     options = [*tiny_options, *_NO_DROPOUT, "--data.train_size=33", "--trainer.max_epochs=4", "--data.val_size=7"]
-    options += [f"--model.linear_probe={probe}"]  # a head that each rank finds for itself
+    options += [f"--model.linear_probe={probe}", *more]  # a head that each rank finds for itself
     one = _fit([*options, "--data.batch_size=8"], 1, tmp_path / "one")
     parts = [f"--data.batch_size={4 // accumulated}", f"--trainer.accumulate_grad_batches={accumulated}"]
     two = _fit([*options, *parts], 2, tmp_path / "two")

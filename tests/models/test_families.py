@@ -28,6 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 _NO_TABLE = {"deberta-v2": 130, "modernbert": 130, "t5": None, "xlnet": None}  # these read more than they state
 _OFFSET = {"roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "ibert", "longformer"}
+_MEAN = {"bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "distilbert", "modernbert"}
 _REFUSED = {"fnet", "nystromformer", "xlnet"}
 
 
@@ -108,7 +109,9 @@ def test_fit_and_predict_refuse_in_one_line_and_leave_nothing(
         ("bart", "--model.layer_decay=0.9"),
         ("albert", "--model.layer_decay=0.9"),
         ("gpt2", "--model.linear_probe=true"),
-        ("electra", "--model.pooling=mean"),
+        ("albert", "--model.pooling=mean"),
+        ("deberta-v2", "--model.pooling=mean"),
+        ("mpnet", "--model.pooling=mean"),
     ],
 )
 def test_options_that_a_family_has_no_place_for_are_refused_before_training(
@@ -122,27 +125,34 @@ def test_options_that_a_family_has_no_place_for_are_refused_before_training(
     assert not Path("lightning_logs").exists()
 
 
-_FAST = ("bart", "mpnet")
+_RARER = {"camembert", "data2vec-text", "ibert", "big_bird", "longformer", "t5", "gpt2"}
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in _FAST else pytest.mark.slow) for name in FAMILIES if name not in _REFUSED],
+    [pytest.param(name, marks=pytest.mark.slow if name in _RARER else ()) for name in FAMILIES if name not in _REFUSED],
 )
 def test_a_family_works_from_training_to_prediction(
     run_cli: Run, tiny_options: list[str], tmp_path: Path, name: str
 ) -> None:
-    """Reviews that mention special tokens are among them. The answers do not depend on the batch or on the export."""
+    """With all options that it has a place for. The answers do not depend on the batch or on the export.
+
+    Reviews that mention special tokens are among them.
+    """
     folder = save_family(name, tmp_path / "it")
     frame = synthetic_reviews(60)
     frame.loc[::5, "text"] += " </s> film <mask> <s> <pad>"
     frame.to_csv("reviews.csv", index=False)
     options = [*tiny_options, "--data.dataset=reviews.csv", "--data.train_size=24", "--data.val_size=12"]
     options += ["--data.test_size=12", f"--model.model_name_or_path={folder}", "--trainer.max_epochs=1"]
+    options += ["--model.pooling=mean"] if name in _MEAN else []
+    options += ["--model.linear_probe=true"] if name != "gpt2" else []
+    options += ["--model.layer_decay=0.9"] if name not in ("albert", "bart", "t5", "gpt2") else []
+    onnx = [] if name == "longformer" else ["--onnx"]
     for args in (
         ["fit", *options],
         ["test", "--ckpt_path=best"],
-        ["export", "--ckpt_path=best", "--output=exported"],
+        ["export", "--ckpt_path=best", "--output=exported", *onnx],
         ["predict", "--ckpt_path=best", "--input=reviews.csv", "--output=1.csv", "--batch_size=1"],
         ["predict", "--ckpt_path=exported", "--input=reviews.csv", "--output=16.csv", "--batch_size=16"],
     ):
@@ -150,6 +160,23 @@ def test_a_family_works_from_training_to_prediction(
         assert status == 0, err
     one, many = (pd.read_csv(name)["probability_pos"] for name in ("1.csv", "16.csv"))
     assert np.allclose(one, many, atol=1e-5)
+    if onnx:
+        texts = pd.read_csv("reviews.csv")["text"].tolist()
+        ours, theirs = (load(f"exported{file}").logits(texts) for file in ("", "/model.onnx"))
+        assert np.allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_family_without_onnx_is_refused_before_the_export_begins(
+    run_cli: Run, tiny_options: list[str], tmp_path: Path
+) -> None:
+    folder = save_family("longformer", tmp_path / "it")
+    options = [*tiny_options, f"--model.model_name_or_path={folder}", "--trainer.max_steps=1"]
+    assert run_cli("fit", *options)[0] == 0
+    for option in ("--onnx", "--int8"):
+        status, _, err = run_cli("export", "--ckpt_path=last", "--output=exported", option)
+        assert status == 1
+        assert _error(err).startswith("error: the model type 'longformer' cannot be exported to ONNX")
+        assert not list(Path().glob("*exported*"))
 
 
 def test_a_folder_without_a_stored_length_is_cut_where_its_positions_end(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn.functional import layer_norm
-from transformers import BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from src.models.heads.mean_pooling import begin_as_mean
 from src.models.kernels.last_layer import use_partial_last_layer
-from tests.models.families import save_roberta
+from tests.models.families import family_config
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,12 +69,29 @@ def test_a_run_resumes_with_the_pooling_it_began_with(run_cli: Run, tiny_options
     assert run_cli("fit", *options, f"--ckpt_path={last}")[0] == 0
 
 
-def test_other_families_are_refused(run_cli: Run, tiny_options: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "roberta"
-    folder.mkdir()
-    options = [*tiny_options, f"--model.model_name_or_path={save_roberta(folder)}", "--model.pooling=mean"]
-    status, _, err = run_cli("fit", *options)
-    assert status == 1
-    assert err.startswith("error: model.pooling=mean is for BERT, but the model type of ")
-    assert err.endswith(" is 'roberta': use cls\n")
-    assert not Path("lightning_logs").exists()
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "distilbert"])
+def test_other_families_read_the_mean_too(name: str) -> None:
+    """Their top layer gives it, and their head's first layer passes on all of it."""
+    network = AutoModelForSequenceClassification.from_config(family_config(name)).eval()
+    begin_as_mean(network)
+    batch = _batch()
+    states = network.base_model(**batch, output_hidden_states=True).hidden_states
+    below, top = states[-2], states[-1][:, 0]
+    mask = batch["attention_mask"][..., None]
+    mean = (below * mask).sum(dim=1) / mask.sum(dim=1)
+    size = below.shape[-1:]
+    torch.testing.assert_close(top, layer_norm(layer_norm(4 * mean + below[:, 0], size), size), rtol=0, atol=1e-4)
+    first = network.pre_classifier if name == "distilbert" else network.classifier.dense
+    assert torch.linalg.matrix_rank(first.weight) == len(first.weight)
+
+
+@torch.no_grad()
+def test_modernbert_takes_the_mean_by_its_configuration() -> None:
+    network = AutoModelForSequenceClassification.from_config(family_config("modernbert")).eval()
+    begin_as_mean(network)
+    batch = _batch()
+    last = network.base_model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    wanted = network.classifier(network.head((last * mask).sum(dim=1) / mask.sum(dim=1)))
+    torch.testing.assert_close(network(**batch).logits, wanted, rtol=0, atol=1e-5)
