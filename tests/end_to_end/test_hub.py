@@ -271,7 +271,7 @@ def _fit(address: str, folder: Path, log: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         use(address, folder / "hf-home", patch)
-        processes._child(_FIT, str(folder), log, dict(os.environ))
+        processes._child("src", _FIT, str(folder), log, dict(os.environ))
 
 
 @pytest.mark.slow
