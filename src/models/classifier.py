@@ -62,8 +62,8 @@ class BertClassifier(TransformerModule):
         linear_probe: starts with a head fitted by logistic regression instead of a random one. It reads all training
             rows, whatever the Trainer's limits, and helps with few labels: docs/experiments/recipes.md.
         lora: trains low-rank changes of the attention's query and value projections, and the head, in place of all
-            weights: `{rank: 8, alpha: 16}`. Needs the extra `lora`, and a learning rate about five times as high. A
-            checkpoint then holds the trained weights alone (1 MB), and is read only while the pretrained model is where
+            weights: `{rank: 8, alpha: 16}`. Needs the extra `lora`, and a learning rate about ten times as high. A
+            checkpoint then holds the trained weights alone, and is read only while the pretrained model is where
             it was and has not changed; `export` merges both: docs/how-to.md.
         class_weights: weights of the classes in the training loss, where some are rare: `balanced`, or a number for
             each label by name, as in `{neg: 1, pos: 3}`. The loss of a step is the plain mean of its weighted rows, so
