@@ -29,6 +29,7 @@ from src.system.weights import load_weights, weight_files
 # of queries and values, as PEFT has them by default for BERT and others; one matrix with the keys in ModernBERT, GPT-2
 _PROJECTIONS = {
     *("query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "q_proj", "v_proj", "q", "v", "Wqkv", "c_attn"),
+    *("query_global", "value_global"),  # Longformer's, by which its head's token reads the text
 }
 
 

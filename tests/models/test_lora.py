@@ -69,7 +69,7 @@ def _logits(network: PreTrainedModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_trains_its_changes_and_its_head_and_merges(name: str) -> None:
-    torch.manual_seed(1)
+    torch.manual_seed(0)
     network = AutoModelForSequenceClassification.from_config(family_config(name))
     if name in ("ibert", "fnet", "xlnet"):
         with pytest.raises(UserError, match=rf"model type {name!r} does not have"):
@@ -91,7 +91,7 @@ def test_each_family_trains_its_changes_and_its_head_and_merges(name: str) -> No
         if "lora_B" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.5)
     changed = _logits(network)
-    assert (changed - before).abs().max() > 2e-6
+    assert (changed - before).abs().max() > 1e-5
     made.merge_and_unload()
     torch.testing.assert_close(_logits(network), changed, atol=1e-6, rtol=1e-4)
     assert type(network) is type(AutoModelForSequenceClassification.from_config(family_config(name)))
