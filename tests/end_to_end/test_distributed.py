@@ -178,7 +178,7 @@ def test_two_machines_with_torchrun(tiny_options: list[str], tmp_path: Path) -> 
         with (tmp_path / f"node{node}.log").open("w") as log:
             agents.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
     try:
-        statuses = [agent.wait(timeout=180) for agent in agents]
+        statuses = [agent.wait(timeout=400) for agent in agents]
     finally:
         for agent in agents:
             agent.kill()
