@@ -44,6 +44,8 @@ class Progress:
         rows: rows of the input that are done, bad lines not counted.
         rows_hash: chained over those rows.
         size: bytes of the output that they take.
+        empty: those of them with no text.
+        unsure: those of them that lack a label whose probability is too low.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Progress:
     rows: int = 0
     rows_hash: str = ""
     size: int = 0
+    empty: int = 0
+    unsure: int = 0
 
 
 def chain_hash(previous: str, rows: Iterable[Row]) -> str:
@@ -132,11 +136,18 @@ class PredictionWriter:
         output_format: csv or jsonl.
         input_columns: of the input, for csv.
         task: what the probabilities mean.
+        min_score: a label whose probability is lower is left out.
     """
 
     def __init__(
-        self, stream: BinaryIO, output_format: OutputFormat, input_columns: Sequence[str], task: "Task"
+        self,
+        stream: BinaryIO,
+        output_format: OutputFormat,
+        input_columns: Sequence[str],
+        task: "Task",
+        min_score: float = 0.0,
     ) -> None:
+        self.min_score = min_score
         self.stream = stream
         self.format = output_format
         self.task = task
@@ -158,8 +169,12 @@ class PredictionWriter:
         if self.format == "csv":
             self._write_csv([self.columns])
 
-    def write(self, rows: Sequence[Row], probabilities: Sequence[Sequence[float] | None]) -> None:
-        """Writes rows and flushes; the probabilities of a row with no text are None."""
+    def write(self, rows: Sequence[Row], probabilities: Sequence[Sequence[float] | None]) -> int:
+        """Writes rows and flushes; the probabilities of a row with no text are None.
+
+        Returns:
+            How many of them lack a label because of `min_score`.
+        """
         records = [self._record(row, p) for row, p in zip(rows, probabilities, strict=True)]
         if self.format == "csv":
             self._write_csv([[_csv_value(record.get(column)) for column in self.columns] for record in records])
@@ -167,12 +182,15 @@ class PredictionWriter:
             lines = (json.dumps(record, ensure_ascii=False, default=_json_value) + "\n" for record in records)
             self.stream.write("".join(lines).encode())
         self.stream.flush()
+        if not self.min_score:
+            return 0
+        return sum(p is not None and self.task.answer(p, self.min_score) != self.task.answer(p) for p in probabilities)
 
     def _record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
         kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)
-        answer = self.task.answer(probabilities)
+        answer = self.task.answer(probabilities, self.min_score)
         if self.format == "csv":
             answer = [SEPARATOR.join(value) if isinstance(value, list) else value for value in answer]
         values = [*answer, *probabilities]

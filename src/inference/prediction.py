@@ -63,6 +63,7 @@ class Prediction:
         output_format: of the output.
         batch_size: reviews (or windows of them) computed at once; None takes the default of the classifier's device.
         ranks: the processes that share the work.
+        min_score: a label whose probability is lower is left out.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Prediction:
         output_format: OutputFormat,
         batch_size: int | None = None,
         ranks: Ranks | None = None,
+        min_score: float = 0.0,
     ) -> None:
+        self.min_score = min_score
         self.ranks = ranks or Ranks()
         self.reviews = reviews
         self.classifier = classifier
@@ -87,7 +90,6 @@ class Prediction:
         self.journal = Journal(path) if is_file else None
         self.done = Progress(model="", settings={})
         self.bad: list[int] = []
-        self.n_empty = 0
 
     def run(self, total: int | None, columns: list[str]) -> None:
         """Labels the rows that are not done yet, and writes the output.
@@ -157,7 +159,13 @@ class Prediction:
         """
         if not self.journal:
             return self.done
-        settings = {"columns": columns, "text_column": self.reviews.text_column, "output_format": self.output_format}
+        settings: dict[str, Any] = {
+            "columns": columns,
+            "text_column": self.reviews.text_column,
+            "output_format": self.output_format,
+        }
+        if self.min_score:
+            settings["min_score"] = self.min_score
         done = self.journal.read(Progress(hash_files(self.classifier.files), settings))
         if done.rows:
             if chain_hash("", islice(rows, done.rows)) != done.rows_hash:
@@ -166,7 +174,7 @@ class Prediction:
         return done
 
     def _write(self, stream: BinaryIO, columns: list[str], rows: Iterable[Row], bar: Any) -> None:
-        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.task)
+        writer = PredictionWriter(stream, self.output_format, columns, self.classifier.task, self.min_score)
         for column, name in writer.renamed(columns).items():
             if name != column:
                 print(f"the input's column {column!r} is kept as {name!r}", file=sys.stderr)
@@ -176,8 +184,13 @@ class Prediction:
             writer.header()
         for number, chunk in enumerate(self._begun(rows, set(columns))):
             bar.update(len(chunk.rows) - len(chunk.fitting))
-            writer.write(chunk.fitting, self._predict(number, chunk, bar))
-            done = replace(self.done, rows=self.done.rows + len(chunk.rows))
+            found = self._predict(number, chunk, bar)
+            done = replace(
+                self.done,
+                rows=self.done.rows + len(chunk.rows),
+                empty=self.done.empty + found.count(None),
+                unsure=self.done.unsure + writer.write(chunk.fitting, found),
+            )
             if self.journal:
                 done = replace(done, rows_hash=chain_hash(done.rows_hash, chunk.rows), size=sync(stream))
                 self.journal.write(done)
@@ -206,9 +219,7 @@ class Prediction:
         from src.inference.classifier import probabilities
 
         n_texts = len(_texts(chunk.fitting))
-        n_empty = len(chunk.fitting) - n_texts
-        self.n_empty += n_empty
-        bar.update(n_empty)
+        bar.update(len(chunk.fitting) - n_texts)
         if chunk.tokens is not None:
             logits = self.classifier.logits_of_tokens(chunk.tokens.result(), self.batch_size, bar.update)
         else:
@@ -256,8 +267,14 @@ class Prediction:
             print(printable(f"{self.reviews.name}, line {line.number}: {line.reason}"), file=sys.stderr)
 
     def _report(self) -> None:
-        if self.n_empty:
-            print(f"{self.n_empty:,} reviews are empty and have no label", file=sys.stderr)
+        if self.done.empty:
+            print(f"{self.done.empty:,} reviews are empty and have no label", file=sys.stderr)
+        if self.min_score:
+            rows = self.done.rows - self.done.empty
+            print(
+                f"{self.done.unsure:,} of {rows:,} reviews lack a label whose probability is below {self.min_score:g}",
+                file=sys.stderr,
+            )
         if self.bad:
             named = ", ".join(map(str, self.bad[:_BAD_LINES_SHOWN]))
             named += ", …" if len(self.bad) > _BAD_LINES_SHOWN else ""

@@ -11,6 +11,8 @@ def _yaml(text: str) -> Callable[[World], list[str]]:
     return lambda w: ["fit", "--config", str(w.file("bad.yaml", text)), *w.tiny]
 
 
+_PREDICT = ["predict", "--ckpt_path=best", "--input=in.txt", "--output=out.csv"]
+
 CASES: Cases = {
     "unknown subcommand": (lambda w: ["train", *w.tiny], USAGE, ["no command 'train'", "fit, validate, test"]),
     "config before the subcommand": (
@@ -50,6 +52,9 @@ CASES: Cases = {
     ),
     "truncation that is none": (lambda w: w.fit("--data.truncation=middle"), USAGE, ["truncation", "middle"]),
     "schedule that is none": (lambda w: w.fit("--model.schedule=wavy"), USAGE, ["schedule", "wavy"]),
+    "score that is no probability": (lambda _: [*_PREDICT, "--min_score=90"], USAGE, ["--min_score is 90.0", "0 to 1"]),
+    "score that is not a number": (lambda _: [*_PREDICT, "--min_score=nan"], USAGE, ["min_score", "nan"]),
+    "score in words": (lambda _: [*_PREDICT, "--min_score=high"], USAGE, ["min_score", "high"]),
     "accelerator that is none": (lambda w: w.fit("--trainer.accelerator=abacus"), MISTAKE, ["abacus"]),
     "accelerator that is not there": (lambda w: w.fit("--trainer.accelerator=tpu"), MISTAKE, ["torch_xla"]),
 }

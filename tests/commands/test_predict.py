@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,43 @@ def test_rows_keep_their_order_and_columns_and_get_the_probabilities_of_the_plai
     # the tiny model has learnt its synthetic reviews, so that a mixed-up order would show
     assert (out.label == out.truth).mean() > 0.8
     assert not Path("out.csv.partial").exists()
+
+
+def test_min_score_leaves_doubtful_labels_empty_and_counts_them_over_a_kill(
+    reviews: pd.DataFrame, tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
+    reviews.loc[[3, 30], "text"] = ""
+    reviews.to_csv("in.csv", index=False)
+    command = ["predict", f"--ckpt_path={tiny_checkpoint}", "--input=in.csv", "--batch_size=8"]
+    assert run_cli(*command, "--output=plain.csv")[0] == 0
+    plain = pd.read_csv("plain.csv")
+    middle = plain["score"].median()
+    write, written = prediction.PredictionWriter.write, []
+
+    def write_and_stop(*args: Any) -> int:
+        written.append(args)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return write(*args)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(prediction.PredictionWriter, "write", write_and_stop)
+        assert run_cli(*command, "--output=out.csv", f"--min_score={middle}")[0] == 1
+    status, _, err = run_cli(*command, "--output=out.csv", "--min_score=0.5")
+    assert (status, "begun with other options" in err) == (1, True)
+    status, _, err = run_cli(*command, "--output=out.csv", f"--min_score={middle}")
+    assert (status, "resuming" in err) == (0, True)
+    out = pd.read_csv("out.csv")
+    n = int(out["label"].isna().sum()) - 2
+    assert 15 < n < 23, "about half of 38"
+    assert f"{n} of 38 reviews lack a label whose probability is below {middle:g}\n" in err
+    assert "2 reviews are empty and have no label\n" in err
+    there = out["label"].notna()
+    assert (out["label"][there] == plain["label"][there]).all()
+    assert out["score"][there].min() >= middle
+    pd.testing.assert_frame_equal(out.drop(columns="label"), plain.drop(columns="label"))
 
 
 def test_lines_of_text_from_stdin_to_stdout(

@@ -131,6 +131,21 @@ def test_predict_gives_the_labels_over_their_thresholds(
     assert list(table.columns) == ["text", *_NAMES, "label", *(f"probability_{name}" for name in _NAMES)]
 
 
+def test_min_score_leaves_out_labels_over_their_threshold_that_are_doubtful(
+    exported: Path, reviews: Path, expected: np.ndarray, run_cli: Run
+) -> None:
+    command = ["predict", f"--ckpt_path={exported}", f"--input={reviews}", "--output=out.jsonl", "--min_score=0.95"]
+    status, _, err = run_cli(*command)
+    assert status == 0, err
+    thresholds = np.array(json.loads((exported / "config.json").read_text())["thresholds"])
+    sure = (expected >= thresholds) & (expected >= 0.95)
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == [[_NAMES[k] for k in row.nonzero()[0]] for row in sure]
+    changed = int((sure != (expected >= thresholds)).any(axis=1).sum())
+    assert changed > 0
+    assert f"{changed} of 240 reviews lack a label whose probability is below 0.95\n" in err
+
+
 def test_the_card_says_how_to_get_the_labels(
     exported: Path, expected: np.ndarray, reviews: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

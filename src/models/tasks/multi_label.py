@@ -89,13 +89,20 @@ class MultiLabel(Task):
     def names_of(self, label: torch.Tensor) -> list[str]:
         return [name for name, has in zip(self.labels, label.tolist(), strict=True) if has]
 
-    def answer(self, probabilities: Sequence[float]) -> list[Any]:
-        return [self.names_of(self.predicted(torch.tensor(probabilities, dtype=torch.float64)))]
+    def calibrated(self, temperatures: torch.Tensor) -> Self:
+        """With the thresholds moved as the probabilities are; none can reach one outside of 0 and 1, which stays."""
+        before = torch.tensor(self.thresholds, dtype=torch.float64)
+        moved = (before.logit() / temperatures).sigmoid().where((before > 0) & (before < 1), before)
+        return type(self)(self.labels, moved.tolist())
+
+    def answer(self, probabilities: Sequence[float], min_score: float = 0.0) -> list[Any]:
+        found = torch.tensor(probabilities, dtype=torch.float64)
+        return [self.names_of(self.predicted(found) * (found >= min_score))]
 
     def _thresholds_on(self, device: torch.device) -> torch.Tensor:
         """Kept, since a copy to a GPU would wait for it in each step."""
         if device not in self._on:
-            self._on[device] = torch.tensor(self.thresholds, device=device)
+            self._on[device] = torch.tensor(self.thresholds, dtype=torch.float64, device=device)
         return self._on[device]
 
     # ---- evaluation ------------------------------------------------------------------------------------------------

@@ -45,9 +45,10 @@ class SingleLabel(Task):
     def names_of(self, label: torch.Tensor) -> list[str]:
         return [self.labels[int(label)]]
 
-    def answer(self, probabilities: Sequence[float]) -> list[Any]:
+    def answer(self, probabilities: Sequence[float], min_score: float = 0.0) -> list[Any]:
         best = int(self.predicted(torch.tensor(probabilities, dtype=torch.float64)))
-        return [self.labels[best], probabilities[best]]
+        score = probabilities[best]
+        return [self.labels[best] if score >= min_score else None, score]
 
     def metrics(self, rows: int = 0) -> "MetricCollection":
         from src.models.metrics import classification_metrics

@@ -115,13 +115,26 @@ class Task(ABC):
     def confidence(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The probability of each predicted label, of shape (rows, *label_shape)."""
 
+    def calibrated(self, temperatures: torch.Tensor) -> Self:
+        """The task that gives the same labels once the logits are divided by `temperatures`.
+
+        Args:
+            temperatures: positive, float64 of shape (1,), or (labels,) where a text may have several.
+        """
+        return self
+
     @abstractmethod
     def names_of(self, label: torch.Tensor) -> list[str]:
         """The names of the labels of a row, of shape label_shape."""
 
     @abstractmethod
-    def answer(self, probabilities: Sequence[float]) -> list[Any]:
-        """The values of `answer_fields` for a row with these probabilities."""
+    def answer(self, probabilities: Sequence[float], min_score: float = 0.0) -> list[Any]:
+        """The values of `answer_fields` for a row with these probabilities.
+
+        Args:
+            probabilities: of the labels.
+            min_score: a label whose probability is lower is left out.
+        """
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
