@@ -41,9 +41,21 @@ def _parse(args: list[str]) -> Any:
         "--ckpt_path", required=True, help="a checkpoint: a file, or `best` or `last` of the newest run"
     )
     parser.add_argument("--output", required=True, help="the folder to write; it must not exist yet")
-    parser.add_argument("--onnx", action="store_true", help="add model.onnx, in fp32")
     parser.add_argument(
-        "--int8", action="store_true", help="add model_int8.onnx, four times smaller and faster, for ONNX Runtime"
+        "--onnx",
+        action="store_true",
+        help="add model.onnx, in fp32, and classify.py, which runs it with ONNX Runtime, tokenizers and NumPy alone",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="add model_int8.onnx, four times smaller and faster, for ONNX Runtime; and classify.py",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="divide the head by the temperature that gives the validation rows of the training the lowest loss, so "
+        "that the probabilities of all files are calibrated; the labels stay the same",
     )
     parser.add_argument(
         "--reviews",
@@ -72,8 +84,8 @@ def _export(options: Any) -> None:
 
     checkpoint = read_checkpoint(find_checkpoint(options.ckpt_path, Path()))
     is_pretrainer = PretrainerArchive.SECTION in checkpoint.content
-    if is_pretrainer and (options.onnx or options.int8):
-        raise UserError("--onnx and --int8 are for classifiers; this checkpoint is of a pre-training")
+    if is_pretrainer and (options.onnx or options.int8 or options.calibrate):
+        raise UserError("--onnx, --int8 and --calibrate are for classifiers; this checkpoint is of a pre-training")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(output.with_name(f".{output.name}.lock"), options.output), atomic_write(output) as folder:
@@ -92,6 +104,7 @@ def _export(options: Any) -> None:
                     checkpoint,
                     onnx=options.onnx,
                     int8=options.int8,
+                    calibrate=options.calibrate,
                     reviews=options.reviews,
                     text_column=options.text_column,
                 )

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,16 @@ from src.data.examples import Collator, Example, Padding, ReviewExamples, Window
 from src.data.fingerprints import hash_texts
 from src.data.label_sets import check_label_columns
 from src.data.labels import near_equal
-from src.data.prepared_reviews import Reviews, Selection, classes_of, labelled_splits, prepare_reviews, splits_used
-from src.data.sources import Source, find_own, find_source
+from src.data.prepared_reviews import (
+    Reviews,
+    Selection,
+    classes_of,
+    labelled_splits,
+    prepare_reviews,
+    source_of,
+    splits_used,
+)
+from src.data.sources import Source
 from src.data.splits import SPLITS, USES, choose_rows
 from src.data.tokenization import Encoder, Truncation, check_length
 from src.runs.checkpoint_reading import changed_options
@@ -119,14 +127,11 @@ class ImdbDataModule(PreparedDataModule):
 
     @functools.cached_property
     def source(self) -> Source:
-        h: Any = self.hparams
-        options = {"validation": "validation_data", "test": "test_data"}
-        own = {split: find_own(f"data.{name}", h[name]) for split, name in options.items() if h[name] is not None}
-        return replace(find_source(h.dataset, h.revision, h.config_name), own=own)
+        return source_of(self.hparams)
 
     @property
     def selection(self) -> Selection:
-        return Selection(**{field.name: self.hparams[field.name] for field in fields(Selection)})
+        return Selection.of(self.hparams)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -235,8 +240,7 @@ class ImdbDataModule(PreparedDataModule):
         for name, split in SPLITS.items():
             if options.get(f"{split}_data") or split in splits_used(replace(self.source, own={})):
                 sizes[split] = options[f"{name}_size"] or 0  # what there is does not change the rows for training
-        before: dict[str, Any] = {each.name: options.get(each.name) for each in fields(Selection)}
-        then, classes = Selection(**before), None
+        then, classes = Selection.of(options), None
         if then.stratify:
             classes = functools.partial(classes_of, labelled_splits(self.source, then), selection=then)
         chosen = choose_rows(sizes, then.train_size, then.val_size, then.test_size, then.subset_seed, classes)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from src.data.fingerprints import hash_texts
 from src.data.labels import label_ids, label_names
 from src.data.row_selection import check_texts, select_rows, texts_of
 from src.data.shared_texts import SharedTexts, shared_texts
-from src.data.sources import Source
+from src.data.sources import Source, find_own, find_source
 from src.data.splits import SPLITS, USES, Subset, choose_rows
 from src.data.tokenization import Encoder, tokenizer_facts
 from src.system.errors import UserError
@@ -40,6 +40,12 @@ class Selection:
     test_size: int | None
     subset_seed: int
     stratify: bool
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """As the options of `ImdbDataModule` say; an earlier version did not have all of them."""
+        chosen: dict[str, Any] = {each.name: options.get(each.name) for each in fields(cls)}
+        return cls(**chosen)
 
 
 class Reviews(Prepared):
@@ -86,13 +92,16 @@ class Reviews(Prepared):
         return 0 if self.one_label else sum(not labels for labels in self.rows("train")["label"])
 
 
-def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Reviews:
-    """Finds the prepared reviews, or prepares them.
+def source_of(options: Mapping[str, Any]) -> Source:
+    """The data set that the options of `ImdbDataModule` name, with the user's own rows in place of its splits."""
+    paths = {split: options.get(f"{split}_data") for split in ("validation", "test")}
+    own = {split: find_own(f"data.{split}_data", path) for split, path in paths.items() if path is not None}
+    return replace(find_source(options["dataset"], options.get("revision"), options.get("config_name")), own=own)
 
-    Raises:
-        UserError: the source cannot be read, or its content cannot be used.
-    """
-    key = cache_key(
+
+def reviews_key(source: Source, selection: Selection, encoder: Encoder) -> str:
+    """The key of the prepared reviews in the cache."""
+    return cache_key(
         {
             "source": source.version,
             # what an earlier version did not have, and is not set, leaves the key as it was
@@ -102,6 +111,14 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
             "truncation": encoder.truncation,
         }
     )
+
+
+def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> Reviews:
+    """Finds the prepared reviews, or prepares them.
+
+    Raises:
+        UserError: the source cannot be read, or its content cannot be used.
+    """
 
     def build(folder: Path) -> None:
         splits = labelled_splits(source, selection)
@@ -116,6 +133,7 @@ def prepare_reviews(source: Source, selection: Selection, encoder: Encoder) -> R
         (folder / _SIZES).write_text(json.dumps(sizes))
         (folder / _SHARED).write_text(json.dumps([asdict(each) for each in shared_texts(subsets, hashes)]))
 
+    key = reviews_key(source, selection, encoder)
     return Reviews(key, *prepare_once(key, build))
 
 

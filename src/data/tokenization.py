@@ -70,6 +70,11 @@ class Encoder:
                 raise ValueError("it makes no tokens of a text")
         return ids[: mask.index(0)], ids[len(mask) - mask[::-1].index(0) :]
 
+    def special_tokens_as_text(self) -> dict[int, list[int]]:
+        """What stands in place of each special token that a tokenizer finds in a text: see `_spelled_out`."""
+        special = sorted(set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id})
+        return {token: _spelled_out(self.tokenizer, token) for token in special}
+
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text, without special tokens and without truncation.

@@ -10,9 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from src.data.tables import Row, Table
+from src.exporting.classify_script import SCRIPT, probabilities_by_script, write_script
 from src.exporting.model_card import Agreement, write_card
 from src.exporting.onnx import check_family, write_int8, write_onnx
 from src.inference.classifier import (
+    Classifier,
     Network,
     bf16_network,
     mean_over_windows,
@@ -44,6 +46,7 @@ def export_classifier(
     *,
     onnx: bool = False,
     int8: bool = False,
+    calibrate: bool = False,
     reviews: str | None = None,
     text_column: str = "text",
 ) -> list[str]:
@@ -53,13 +56,15 @@ def export_classifier(
         folder: an empty folder.
         name: of the model, for the card.
         checkpoint: of a `BertClassifier`.
-        onnx: adds `model.onnx`.
-        int8: adds `model_int8.onnx`.
+        onnx: adds `model.onnx`, and `classify.py`, which runs it.
+        int8: adds `model_int8.onnx`, and `classify.py`.
+        calibrate: divides the head by the temperature that is best on the validation rows of the training.
         reviews: file of reviews to compare on; None takes those of the training, or random words if they are gone.
         text_column: the column of `reviews` that has the text.
 
     Raises:
-        UserError: a file does not give the checkpoint's probabilities, or `reviews` cannot be read.
+        UserError: a file does not give the checkpoint's probabilities, `reviews` cannot be read, or there are no
+            rows to calibrate on.
     """
     archive = Archive.of(checkpoint)
     if onnx or int8:
@@ -69,6 +74,20 @@ def export_classifier(
         texts, compared_on = _texts_of_file(reviews, text_column)
     else:
         texts, compared_on = _texts_of_training(archive)
+    tokens, pad_id = archive.encoder.encode(texts), archive.tokenizer.pad_token_id or 0
+    # a network of its own, since `torch_network` changes the one it gets
+    original = torch_network(network_in(checkpoint, archive))
+    logits = _logits(original, tokens, pad_id)
+    labels = _labels(probabilities(logits, archive.task), archive.task)
+    calibration = None
+    if calibrate:
+        from src.exporting.calibration import calibrate_head
+
+        on_gpu = torch.cuda.is_available()
+        classifier = Classifier(original, archive.encoder, archive.task, [], on_gpu)
+        calibration = calibrate_head(network, checkpoint, archive, classifier)
+        logits = logits / calibration.divisors
+    expected = probabilities(logits, archive.task)
     save_folder(folder, archive, network)
     written = read_folder(folder)
     _check_settings(archive, written, texts)
@@ -78,27 +97,30 @@ def export_classifier(
         write_int8(folder / ONNX, folder / INT8, network)
         if not onnx:
             (folder / ONNX).unlink()
-    tokens, pad_id = archive.encoder.encode(texts), archive.tokenizer.pad_token_id or 0
     networks = {WEIGHTS: _plain_network(read_network(folder, written))}
     task = archive.task
     if multiplies_bf16():
         networks[IN_BF16] = bf16_network(read_network(folder, written), archive.encoder.max_length)
-    expected = _probabilities(torch_network(network), tokens, pad_id, task)
     try:
         networks |= {file: onnx_network(folder / file, archive) for file in (ONNX, INT8) if (folder / file).is_file()}
         agreements = [
-            _compare(file, expected, _probabilities(run, tokens, pad_id, task), task) for file, run in networks.items()
+            _compare(file, expected, probabilities(_logits(run, tokens, pad_id), task), labels, task, _TOLERANCES[file])
+            for file, run in networks.items()
         ]
+        if onnx or int8:
+            write_script(folder)
+            found = probabilities_by_script(folder, texts, archive.encoder)
+            agreements.append(_compare(SCRIPT, expected, found, labels, task, _TOLERANCES[ONNX if onnx else INT8]))
     except UserError as error:
         kind = archive.config.model_type
         raise UserError(f"the export of the model type {kind!r} failed its check: {error}") from error
-    write_card(folder, name, checkpoint, archive, agreements, compared_on)
+    write_card(folder, name, checkpoint, archive, agreements, compared_on, calibration)
     lines = [
         f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "
         f"probabilities differ by {a.difference:.1e} at most"
         for a in agreements
     ]
-    return [*lines, f"Compared on {compared_on}"]
+    return [*(calibration.lines() if calibration else []), *lines, f"Compared on {compared_on}"]
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -116,19 +138,27 @@ def _plain_network(network: PreTrainedModel) -> Network:
     return run
 
 
-def _probabilities(network: Network, texts: list[list[list[int]]], pad_id: int, task: Task) -> np.ndarray:
-    """Float64 of shape (texts, labels), in batches of 8 in the given order, so that most batches have padding."""
+def _logits(network: Network, texts: list[list[list[int]]], pad_id: int) -> np.ndarray:
+    """Of shape (texts, labels), in batches of 8 in the given order, so that most batches have padding."""
     windows = list(chain.from_iterable(texts))
     logits = [network(*pad(windows[i : i + 8], pad_id)) for i in range(0, len(windows), 8)]
-    return probabilities(mean_over_windows(np.concatenate(logits), [len(text) for text in texts]), task)
+    return mean_over_windows(np.concatenate(logits), [len(text) for text in texts])
 
 
-def _compare(file: str, expected: np.ndarray, found: np.ndarray, task: Task) -> Agreement:
+def _labels(found: np.ndarray, task: Task) -> torch.Tensor:
+    """The predicted labels of texts with these probabilities, of shape (texts, 1) or (texts, labels)."""
+    return task.predicted(torch.from_numpy(found)).reshape(len(found), -1)
+
+
+def _compare(
+    file: str, expected: np.ndarray, found: np.ndarray, labels: torch.Tensor, task: Task, tolerance: float
+) -> Agreement:
+    """How the probabilities `found` agree with those that are expected, and with the labels of the checkpoint."""
     difference = float(np.abs(expected - found).max())
-    if not difference <= _TOLERANCES[file]:  # NaN too
+    if not difference <= tolerance:  # NaN too
         raise UserError(f"{file} gives probabilities that differ by {difference:.1e}")
-    ours, theirs = (task.predicted(torch.from_numpy(array)).reshape(len(array), -1) for array in (expected, found))
-    return Agreement(file, len(expected), int((ours == theirs).all(dim=1).sum()), difference)
+    same_label = int((_labels(found, task) == labels).all(dim=1).sum())
+    return Agreement(file, len(expected), same_label, difference)
 
 
 def _check_settings(archive: Archive, written: Archive, texts: list[str]) -> None:

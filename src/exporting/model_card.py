@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from src.data.corpus.held_out import finetuning_config
 from src.data.fingerprints import READ_TEXTS
+from src.exporting.classify_script import SCRIPT
 from src.models.checkpoint_format import Archive
 from src.runs import directories
 from src.runs.checkpoint_reading import Checkpoint
@@ -20,6 +21,9 @@ from src.runs.results import read_results
 from src.system.errors import UserError, one_line
 from src.system.locations import PACKAGE_PREFIX, locate
 from src.system.yaml_reading import read_yaml
+
+if TYPE_CHECKING:
+    from src.exporting.calibration import Calibration
 
 _CARDS = Path(__file__).parent / "cards"
 _MOST_CLASSES = 100
@@ -67,6 +71,7 @@ def write_card(
     archive: Archive,
     agreements: list[Agreement],
     compared_on: str,
+    calibration: "Calibration | None" = None,
 ) -> None:
     """Writes `folder`/README.md of a classifier.
 
@@ -77,6 +82,7 @@ def write_card(
         archive: its tokenizer and labels.
         agreements: of the files in `folder` with the checkpoint.
         compared_on: the reviews that they were compared on, in words.
+        calibration: of the head, if it was calibrated.
     """
     run = directories.run_of(checkpoint.path)
     results = {
@@ -98,6 +104,8 @@ def write_card(
         figure_names=["loss", *(name for name in archive.task.figure_names if name not in ("loss", "accuracy"))],
         several=bool(archive.task.label_shape),
         thresholds=dict(zip(archive.labels, archive.task.settings.get("thresholds", []), strict=False)),
+        calibration=calibration,
+        alone=(folder / SCRIPT).is_file(),
         escaped=_escaped,
         most_classes=_MOST_CLASSES,
         evaluated_on=_evaluated_on,

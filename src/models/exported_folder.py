@@ -1,7 +1,7 @@
 """A classifier as a Hugging Face folder: written for `transformers.pipeline`, and read back.
 
 The tokenizer's own settings hold the maximum length and the truncation side. They cannot express the truncations
-`head_tail` and `windows`, so `preprocessing.json` holds those.
+`head_tail` and `windows`, so `preprocessing.json` holds those, and what `classify.py` must know without `transformers`.
 """
 
 import json
@@ -32,8 +32,16 @@ def save_folder(folder: Path, archive: Archive, network: PreTrainedModel) -> Non
     save_network(folder, network)
     encoder = archive.encoder
     save_tokenizer(folder, encoder.tokenizer, encoder.max_length, "left" if encoder.truncation == "tail" else "right")
-    preprocessing = {"max_length": encoder.max_length, "truncation": encoder.truncation}
-    (folder / PREPROCESSING).write_text(json.dumps(preprocessing, indent=2) + "\n")
+    prefix, suffix = encoder.special_tokens()
+    preprocessing = {
+        "max_length": encoder.max_length,
+        "truncation": encoder.truncation,
+        "prefix": prefix,
+        "suffix": suffix,
+        "pad_token_id": encoder.tokenizer.pad_token_id or 0,
+        "special_tokens_as_text": encoder.special_tokens_as_text(),
+    }
+    (folder / PREPROCESSING).write_text(json.dumps(preprocessing) + "\n")
     if len(archive.texts):
         save_hashes(folder, archive.texts.numpy().view(np.uint64))
 

@@ -137,7 +137,8 @@ def test_a_family_works_from_training_to_prediction(
 ) -> None:
     """With all options that it has a place for. The answers do not depend on the batch or on the export.
 
-    Reviews that mention special tokens are among them.
+    Reviews that mention special tokens are among them; the export compares `classify.py` on these too, which reads them
+    without `transformers`.
     """
     folder = save_family(name, tmp_path / "it")
     frame = synthetic_reviews(60)
@@ -148,7 +149,7 @@ def test_a_family_works_from_training_to_prediction(
     options += ["--model.pooling=mean"] if name in _MEAN else []
     options += ["--model.linear_probe=true"] if name != "gpt2" else []
     options += ["--model.layer_decay=0.9"] if name not in ("albert", "bart", "t5", "gpt2") else []
-    onnx = [] if name == "longformer" else ["--onnx"]
+    onnx = [] if name == "longformer" else ["--onnx", "--reviews=reviews.csv"]
     for args in (
         ["fit", *options],
         ["test", "--ckpt_path=best"],

@@ -102,18 +102,23 @@ def logistic_regression(
     """
     weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
     bias = x.new_zeros(classes, requires_grad=True)
+    minimise([weight, bias], lambda: mean_loss(x @ weight.T + bias) + penalty * weight.square().sum())
+    return weight.detach(), bias.detach()
+
+
+def minimise(parameters: list[torch.Tensor], value: Callable[[], torch.Tensor]) -> None:
+    """Sets `parameters`, in place, to where a smooth convex `value` of them is least (L-BFGS)."""
     exact = {"max_iter": 500, "tolerance_grad": 1e-9, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS([weight, bias], **exact)  # type: ignore[arg-type]
+    optimizer = torch.optim.LBFGS(parameters, **exact)  # type: ignore[arg-type]
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = mean_loss(x @ weight.T + bias) + penalty * weight.square().sum()
-        value.backward()
-        return value
+        found = value()
+        found.backward()
+        return found
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return weight.detach(), bias.detach()
 
 
 def head_of(network: PreTrainedModel) -> nn.Linear:
