@@ -46,6 +46,7 @@ def export_classifier(
     int8: bool = False,
     reviews: str | None = None,
     text_column: str = "text",
+    repository: str | None = None,
 ) -> list[str]:
     """Writes a classifier to `folder`, compares every file with the checkpoint, and returns a line on each.
 
@@ -57,6 +58,7 @@ def export_classifier(
         int8: adds `model_int8.onnx`.
         reviews: file of reviews to compare on; None takes those of the training, or random words if they are gone.
         text_column: the column of `reviews` that has the text.
+        repository: of the Hub that the folder will be uploaded to, for the card.
 
     Raises:
         UserError: a file does not give the checkpoint's probabilities, or `reviews` cannot be read.
@@ -92,7 +94,7 @@ def export_classifier(
     except UserError as error:
         kind = archive.config.model_type
         raise UserError(f"the export of the model type {kind!r} failed its check: {error}") from error
-    write_card(folder, name, checkpoint, archive, agreements, compared_on)
+    write_card(folder, name, checkpoint, archive, agreements, compared_on, repository)
     lines = [
         f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "
         f"probabilities differ by {a.difference:.1e} at most"
