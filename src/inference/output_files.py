@@ -160,7 +160,7 @@ class PredictionWriter:
 
     def write(self, rows: Sequence[Row], probabilities: Sequence[Sequence[float] | None]) -> None:
         """Writes rows and flushes; the probabilities of a row with no text are None."""
-        records = [self._record(row, p) for row, p in zip(rows, probabilities, strict=True)]
+        records = [self.record(row, p) for row, p in zip(rows, probabilities, strict=True)]
         if self.format == "csv":
             self._write_csv([[_csv_value(record.get(column)) for column in self.columns] for record in records])
         else:
@@ -168,7 +168,8 @@ class PredictionWriter:
             self.stream.write("".join(lines).encode())
         self.stream.flush()
 
-    def _record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
+    def record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
+        """The columns of a row of the output, by name."""
         kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 # A kill loses the work on one chunk. A larger chunk can be sorted into batches with less padding: with batches of 8,
 # 256 IMDb reviews leave 1.5%, 512 leave 0.8%. Larger batches need more rows: 16 batches.
-_ROWS_A_CHUNK = 256
-_BATCHES_A_CHUNK = 16
-_CHARACTERS_A_CHUNK = 20_000_000
-_CHARACTERS_A_CHUNK_OF_WINDOWS = 1_000_000  # of a model that reads all of a text, however long it is
+ROWS_A_CHUNK = 256
+BATCHES_A_CHUNK = 16
+CHARACTERS_A_CHUNK = 20_000_000
+CHARACTERS_A_CHUNK_OF_WINDOWS = 1_000_000  # of a model that reads all of a text, however long it is
 _BAD_LINES_SHOWN = 20
 BATCH_SIZE_CPU = 8
 BATCH_SIZE_GPU = 128
@@ -80,7 +80,7 @@ class Prediction:
         self.output = output
         self.output_format = output_format
         self.batch_size = batch_size or (BATCH_SIZE_GPU if classifier.on_gpu else BATCH_SIZE_CPU)
-        self.rows_a_chunk = max(_ROWS_A_CHUNK, _BATCHES_A_CHUNK * self.batch_size)
+        self.rows_a_chunk = max(ROWS_A_CHUNK, BATCHES_A_CHUNK * self.batch_size)
         path = Path(output)
         # a pipe or a device cannot be resumed either
         is_file = output != STANDARD and (path.is_file() or not path.exists())
@@ -229,7 +229,7 @@ class Prediction:
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         by_windows = self.classifier.encoder.truncation == "windows"
-        most_characters = _CHARACTERS_A_CHUNK_OF_WINDOWS if by_windows else _CHARACTERS_A_CHUNK
+        most_characters = CHARACTERS_A_CHUNK_OF_WINDOWS if by_windows else CHARACTERS_A_CHUNK
         chunk: list[Row] = []
         characters = 0
         for row in rows:
