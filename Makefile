@@ -54,9 +54,11 @@ bench-equivalence: install  ## accuracy and loss curves beside the Hugging Face 
 bench-recipes: install  ## accuracy by recipe, labels and seed, into docs/experiments/recipes.md (days)
 	$(BIN)/python -m benchmarks.recipes --section recipes-val
 
-stress: install  ## kill 200 runs and compare them; let every write fail; thousands of damaged files (hours)
+stress: install  ## kill 200 runs and compare them; let every write fail; thousands of damaged files; Ray (hours)
 	$(BIN)/python -m benchmarks.stress
 	FAULTS=all $(BIN)/python -m pytest tests/faults --hypothesis-profile stress
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest tests/inference/test_parquet_files.py -k ray
 
 tensorboard: install  ## the curves of all runs
 	$(BIN)/tensorboard --logdir lightning_logs

@@ -1,25 +1,30 @@
 """A small Hub on loopback for its genuine clients, which fails on request."""
 
+import base64
 import functools
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import datasets
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import ModelCard, close_session, constants
 
 from src.system import downloads, hub
 
 _LARGE = (".parquet", ".safetensors", ".bin")  # kept on another origin, and named by their SHA-256
 _API = re.compile(r"/api/(models|datasets)/(\w[\w.-]*(?:/[\w.-]+)?)(?:/revision/([^/]+))?")
+_WRITE = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/(tree|preupload|commit)/main")
+_LARGE_FILES = re.compile(r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
 _FILE = re.compile(r"/(datasets/)?([\w.-]+(?:/[\w.-]+)?)/resolve/([^/]+)/(.+)")
 
 
@@ -47,6 +52,8 @@ class LoopbackHub:
             - gated: 403 as for a repository with conditions
             - corrupt, cut, truncate, slow: other bytes; half of them; half of them, said to be all; 64 KiB a second
         token: without it nobody gets anything, if it is set.
+        owners: whose repositories may be created, and written to.
+        uploads: where what is uploaded is kept.
         asked: the requests so far.
     """
 
@@ -54,6 +61,8 @@ class LoopbackHub:
     renamed: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, str | bytes, float]] = field(default_factory=list)
     token: str | None = None
+    owners: tuple[str, ...] = ()
+    uploads: Path = Path()
     asked: list[Request] = field(default_factory=list)
     address: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
@@ -94,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         line = f"{self.command} {unquote(self.path)}"
+        self.body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.served.asked.append(
             Request(line, self.headers["Host"], self.headers["Authorization"], self.headers["Range"])
         )
@@ -102,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def _fault(self, line: str) -> str | bytes:
         for i, (where, how, times) in enumerate(self.served.faults):
@@ -125,8 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(int(fault), "", f"as asked for: {fault}")
         if path.startswith("/large/"):
             return self._send(200, Path(path.removeprefix("/large")).read_bytes(), fault=fault)
+        if path.startswith("/upload/"):
+            return self._keep(path.removeprefix("/upload/"))
         if self.served.token and self.headers["Authorization"] != f"Bearer {self.served.token}":
             return self._refuse(401, "RepoNotFound", "Invalid username or password.")
+        if self.command == "POST" or path.startswith("/api/whoami") or "/tree/" in path:
+            return self._write(path)
         if api := _API.fullmatch(path):
             return self._repository(f"{api[1]}/{api[2]}", api[3])
         if file := _FILE.fullmatch(path):
@@ -151,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             files = [str(file.relative_to(found[1])) for file in found[1].rglob("*") if file.is_file()]
             siblings = [{"rfilename": file} for file in files]
             answer = {"id": name.partition("/")[2], "sha": found[0], "siblings": siblings}
-            self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+            self._tell(answer)
 
     def _file(self, name: str, revision: str, path: str, fault: str) -> None:
         if not (found := self._commit(name, revision)):
@@ -168,6 +182,75 @@ class _Handler(BaseHTTPRequestHandler):
             content = file.read_bytes()
             git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             self._send(200, content, head | {"ETag": f'"{git}"'}, fault)
+
+    # ---- uploads ----------------------------------------------------------------------------------------------------
+
+    def _write(self, path: str) -> None:
+        """Answers what a client asks for before and while it uploads a model."""
+        if path.startswith("/api/whoami"):
+            self._tell({"type": "user", "name": "me"})
+        elif path == "/api/validate-yaml":
+            _check_card(json.loads(self.body)["content"])
+            self._tell({"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            self._create(**json.loads(self.body))
+        elif _LARGE_FILES.fullmatch(path):
+            objects = json.loads(self.body)["objects"]
+            href = f"{self.served.address.replace('127.0.0.1', 'localhost')}/upload/"
+            self._tell({"objects": [o | {"actions": {"upload": {"href": href + o["oid"]}}} for o in objects]})
+        elif not (model := _WRITE.fullmatch(path)):
+            self._refuse(404, "", "no such page")
+        elif model[2] == "tree":
+            if found := self._commit(f"models/{model[1]}", None):
+                files = [file for file in found[1].rglob("*") if file.is_file()]
+                facts = {"type": "file", "size": 1, "oid": "0" * 40}
+                self._tell([facts | {"path": file.relative_to(found[1]).as_posix()} for file in files])
+        elif model[1].partition("/")[0] not in self.served.owners:
+            self._refuse(403, "", "Forbidden: you don't have write access to this repo")
+        elif model[2] == "preupload":
+            names = [file["path"] for file in json.loads(self.body)["files"]]
+            modes = {name: "lfs" if name.endswith((*_LARGE, ".onnx")) else "regular" for name in names}
+            self._tell({"files": [{"path": n, "uploadMode": mode, "shouldIgnore": False} for n, mode in modes.items()]})
+        else:
+            commit = self._commit_upload(model[1], [json.loads(line) for line in self.body.splitlines()])
+            self._tell({"commitUrl": f"{self.served.address}/{model[1]}/commit/{commit}", "commitOid": commit})
+
+    def _create(self, name: str, organization: str, **_: object) -> None:
+        if organization not in self.served.owners:
+            return self._refuse(403, "", f"You don't have the rights to create a model under {organization}")
+        known = f"models/{organization}/{name}" in self.served.repositories
+        if not known:
+            self._commit_upload(f"{organization}/{name}", [])
+        return self._tell({"url": f"{self.served.address}/{organization}/{name}"}, 409 if known else 200)
+
+    def _keep(self, oid: str) -> None:
+        assert hashlib.sha256(self.body).hexdigest() == oid
+        (self.served.uploads / oid).write_bytes(self.body)
+        self._send(200, b"")
+
+    def _commit_upload(self, name: str, operations: list[dict[str, Any]]) -> str:
+        commits = self.served.repositories.setdefault(f"models/{name}", {})
+        commit = hashlib.sha1(f"{name} {len(commits)}".encode()).hexdigest()
+        folder = self.served.uploads / commit
+        if commits:
+            shutil.copytree(list(commits.values())[-1], folder)
+        else:
+            folder.mkdir(parents=True)
+        for operation in operations:
+            value = operation["value"]
+            if operation["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif operation["key"] == "lfsFile":
+                shutil.copy(self.served.uploads / value["oid"], folder / value["path"])
+            elif operation["key"] == "deletedFile":
+                (folder / value["path"]).unlink()
+        commits[commit] = folder
+        return commit
+
+    def _tell(self, answer: object, status: int = 200) -> None:
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         head = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
@@ -193,6 +276,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.served.closing.wait(0.25 if fault == "slow" else 0)
 
 
+def _check_card(content: str) -> None:
+    """Fails where the Hub would refuse the metadata of a card, as far as its client knows them."""
+    data = ModelCard(content).data
+    assert data.eval_results is None or data.to_dict()["model-index"][0]["results"]
+
+
 @functools.cache
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -214,6 +303,7 @@ def use(address: str, home: Path, patch: pytest.MonkeyPatch, *, offline: bool = 
     forget_the_hub()
     patch.setattr(constants, "HF_HUB_OFFLINE", offline)
     patch.setattr(constants, "ENDPOINT", address)
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # large files go by LFS, which this Hub has too
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
     patch.setattr(constants, "HF_HOME", str(home))
     patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))

@@ -1,5 +1,6 @@
 """`python -m src export`: turns a checkpoint into a Hugging Face folder."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ fine-tuned classifier also works with `transformers.pipeline("text-classificatio
 It holds the weights as safetensors, the tokenizer with the length of the training, the names of the labels, and a model
 card. Each file is compared with the checkpoint on 100 reviews before the folder gets its name. The folder of a
 pre-trained BERT holds both heads, for `BertForPreTraining` and `AutoModelForMaskedLM`.
+With --push, the folder is uploaded to the Hugging Face Hub, in one commit. Log in first by `hf auth login`, or set
+HF_TOKEN.
 """
 
 
@@ -63,6 +66,11 @@ def _parse(args: list[str]) -> Any:
         "training, or random words if those are not in the cache any more",
     )
     parser.add_argument("--text_column", default="text", help="the column with the reviews")
+    parser.add_argument(
+        "--push",
+        metavar="ORGANISATION/NAME",
+        help="upload the folder to this repository of the Hugging Face Hub, which is created if it does not exist",
+    )
     try:
         return parser.parse_args(args)
     except ArgumentError as error:
@@ -77,6 +85,10 @@ def _export(options: Any) -> None:
         from src.exporting.onnx import check_installed
 
         check_installed()
+    if options.push is not None:
+        from src.exporting.hub_upload import check_repository, upload
+
+        check_repository(options.push)
     with quick_imports():
         from src.models.checkpoint_format import PretrainerArchive
         from src.runs.checkpoint_reading import read_checkpoint
@@ -94,7 +106,7 @@ def _export(options: Any) -> None:
             if is_pretrainer:
                 from src.exporting.pretrainer import export_pretrainer
 
-                lines = export_pretrainer(folder, output.name, checkpoint)
+                lines = export_pretrainer(folder, output.name, checkpoint, options.push)
             else:
                 from src.exporting.classifier import export_classifier
 
@@ -107,8 +119,15 @@ def _export(options: Any) -> None:
                     calibrate=options.calibrate,
                     reviews=options.reviews,
                     text_column=options.text_column,
+                    repository=options.push,
                 )
             write_checksums(folder)
     except OSError as error:
         raise UserError(f"{output} could not be written: {why(error)}") from error
-    print(*lines, f"Exported to {options.output}", sep="\n")
+    print(*lines, f"Exported to {options.output}", sep="\n", flush=True)
+    if options.push is not None:
+        try:
+            print(f"Uploaded to {upload(output, options.push)}")
+        except UserError as error:
+            again = f"`hf upload {options.push} {shlex.quote(str(options.output))}` uploads the exported folder"
+            raise UserError(f"{error}. {again}") from error

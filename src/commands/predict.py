@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from src.data.tables import STANDARD, Format, Table
 from src.inference.output_files import OutputFormat
+from src.inference.parquet_files import FileLabeller, find_jobs, label_files
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.inference.ranks import Ranks, together
 from src.system.errors import Interrupted, UsageError, UserError, tell
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from src.inference.classifier import Classifier
 
 _DESCRIPTION = """\
-Labels the reviews of a file.
+Labels the reviews of a file, or of many.
 
 Each row of the input is written with all its columns, then `label`, `score` (the probability of that label) and
 `probability_NAME` for each class. Of a model that may give a text several labels, `label` is a list (in csv, its names
@@ -30,6 +31,8 @@ as `input_NAME`. Rows keep their order. A review over the model's length is cut,
 empty review gets no label.
 A line that cannot be read is named on stderr and left out, and the exit status is 1. If a prediction to a file is
 killed, the same command resumes it. Under torchrun, its processes share the work, each on a GPU of its own.
+Of many parquet files, each is labelled into a parquet file of the same name, and those that are there are done. Several
+of these commands may run at the same time, also on several machines that share the folders: each file is labelled once.
 """
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -56,8 +59,15 @@ def _parse(args: list[str]) -> Any:
         help="a checkpoint (a file, or `best` or `last` of the newest run), a folder written by `export`, or an .onnx "
         "file in one",
     )
-    parser.add_argument("--input", required=True, help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - for stdin")
-    parser.add_argument("--output", required=True, help="a .csv or .jsonl file, or - for stdout")
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - for stdin; or many .parquet files: their folder, or a "
+        "pattern between quotes, such as 'reviews/*.parquet'",
+    )
+    parser.add_argument(
+        "--output", required=True, help="a .csv or .jsonl file, or - for stdout; of many files, the folder to write"
+    )
     parser.add_argument("--text_column", default="text", help="the column with the reviews")
     parser.add_argument(
         "--input_format",
@@ -79,6 +89,11 @@ def _parse(args: list[str]) -> Any:
         help="leave out a label whose probability is lower, from 0 to 1; how many reviews that changes is told. Of a "
         "model exported with --calibrate, 0.9 leaves labels of which about nine in ten or more are right",
     )
+    parser.add_argument(
+        "--engine",
+        choices=["ray"],
+        help="of many files: a Ray cluster labels them, or a Ray that is started on this machine; null is this process",
+    )
     try:
         options = parser.parse_args(args)
     except ArgumentError as error:
@@ -89,6 +104,15 @@ def _parse(args: list[str]) -> Any:
         raise UsageError(f"--batch_size is {options.batch_size}; it must be 1 or more")
     if options.output != STANDARD:
         options.output = str(expanded(options.output))
+    options.jobs = find_jobs(options.input, options.output)
+    if options.jobs is None and options.engine:
+        raise UsageError("--engine ray labels many parquet files: --input names a folder of them, or a pattern")
+    if options.jobs is not None:
+        if options.output_format or options.input_format not in (None, "parquet"):
+            raise UsageError(
+                "many files are parquet, and their output too: leave out --input_format and --output_format"
+            )
+        return options
     if options.output_format is None:
         options.output_format = (
             "csv" if options.output == STANDARD else _SUFFIXES.get(Path(options.output).suffix.lower())
@@ -101,9 +125,21 @@ def _parse(args: list[str]) -> Any:
 
 
 def _predict(options: Any) -> None:
+    if options.engine == "ray":
+        from src.inference.ray_engine import label_on_ray
+
+        with interrupted_by_signals():
+            settings = (options.text_column, options.batch_size, options.min_score)
+            label_on_ray(options.jobs, _find(options.ckpt_path), *settings)
+        return
     # the input and the output are checked first, since the model takes seconds to load
-    reviews = Table(options.input, options.input_format, options.text_column)
+    reviews = Table(options.input, options.input_format, options.text_column) if options.jobs is None else None
     with together() as ranks, interrupted_by_signals():
+        if reviews is None:
+            classifier = _load(options.ckpt_path)
+            labeller = FileLabeller(classifier, options.text_column, options.batch_size, options.min_score)
+            label_files(labeller, options.jobs, options.output)
+            return
         if ranks.size > 1 and options.input == STANDARD:
             raise UserError("several processes cannot share standard input: name a file as --input")
         if ranks.rank:
@@ -145,9 +181,15 @@ def _check_output(output: str, source: str) -> None:
 def _load(name: str) -> "Classifier":
     with quick_imports():
         from src.inference.classifier import load
+
+    return load(_find(name))
+
+
+def _find(name: str) -> Path:
+    with quick_imports():
         from src.runs.directories import find_checkpoint
 
     path = expanded(name)
     if name in ("best", "last") and not path.exists():
         path = find_checkpoint(name, Path())
-    return load(path)
+    return path

@@ -26,7 +26,8 @@ _SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}")
-_METADATA = re.compile(r"\s*---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
+METADATA = re.compile(r"\s*---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
+"""The YAML at the start of a card (README.md) on the Hub."""
 _OURS = "lightning_logs"
 
 
@@ -99,7 +100,7 @@ def _is_named(name: str, words: Sequence[str]) -> bool:
 
 def _configurations(readme: str, dataset: str) -> list[dict[str, Any]]:
     """The configurations in the metadata at the start of a README.md; none without metadata."""
-    metadata = _METADATA.match(readme)
+    metadata = METADATA.match(readme)
     try:
         content = parse_yaml(metadata[1]) if metadata else None
         found = content.get("configs") or [] if isinstance(content, dict) else []

@@ -253,16 +253,41 @@ class Table:
     # ---- parquet ---------------------------------------------------------------------------------------------------
 
     def _parquet_rows(self) -> Iterator[Row | BadLine]:
-        with self.parquet() as file:
-            self._check_columns(file.schema_arrow.names)
-            number = 0
+        self.schema()
+        number = 0
+        for batch in self.batches(512):
             try:
-                for batch in file.iter_batches(batch_size=512):
-                    for fields in batch.to_pylist():
-                        number += 1
-                        yield self._row(number, fields)
+                rows = batch.to_pylist()
+            except ValueError as error:  # times that Python cannot hold
+                raise UserError(f"{self.name} is damaged after row {number}: {one_line(error)[:200]}") from error
+            for fields in rows:
+                number += 1
+                yield self._row(number, fields)
+
+    def batches(self, rows: int) -> Iterator[Any]:
+        """The record batches of a parquet file, of that many rows at most.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        number = 0
+        with self.parquet() as file:
+            try:
+                for batch in file.iter_batches(batch_size=rows):
+                    yield batch
+                    number += len(batch)
             except (OSError, ValueError) as error:  # the base classes of pyarrow's own
                 raise UserError(f"{self.name} is damaged after row {number}: {one_line(error)[:200]}") from error
+
+    def schema(self) -> Any:
+        """The Arrow schema of a parquet file.
+
+        Raises:
+            UserError: the file cannot be read, or has no such column.
+        """
+        with self.parquet() as file:
+            self._check_columns(file.schema_arrow.names)
+            return file.schema_arrow
 
     def parquet(self) -> Any:
         """The open parquet file, for a reader that needs the types of its columns."""

@@ -49,6 +49,7 @@ def export_classifier(
     calibrate: bool = False,
     reviews: str | None = None,
     text_column: str = "text",
+    repository: str | None = None,
 ) -> list[str]:
     """Writes a classifier to `folder`, compares every file with the checkpoint, and returns a line on each.
 
@@ -61,6 +62,7 @@ def export_classifier(
         calibrate: divides the head by the temperature that is best on the validation rows of the training.
         reviews: file of reviews to compare on; None takes those of the training, or random words if they are gone.
         text_column: the column of `reviews` that has the text.
+        repository: of the Hub that the folder will be uploaded to, for the card.
 
     Raises:
         UserError: a file does not give the checkpoint's probabilities, `reviews` cannot be read, or there are no
@@ -114,7 +116,7 @@ def export_classifier(
     except UserError as error:
         kind = archive.config.model_type
         raise UserError(f"the export of the model type {kind!r} failed its check: {error}") from error
-    write_card(folder, name, checkpoint, archive, agreements, compared_on, calibration)
+    write_card(folder, name, checkpoint, archive, agreements, compared_on, calibration, repository)
     lines = [
         f"{a.file}: same label as the checkpoint on {a.same_label} of {a.n} reviews, "
         f"probabilities differ by {a.difference:.1e} at most"

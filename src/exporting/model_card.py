@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from src.data.corpus.held_out import finetuning_config
 from src.data.fingerprints import READ_TEXTS
+from src.data.split_files import METADATA
 from src.exporting.classify_script import SCRIPT
 from src.models.checkpoint_format import Archive
 from src.runs import directories
@@ -20,13 +21,25 @@ from src.runs.checkpoint_reading import Checkpoint
 from src.runs.results import read_results
 from src.system.errors import UserError, one_line
 from src.system.locations import PACKAGE_PREFIX, locate
-from src.system.yaml_reading import read_yaml
+from src.system.yaml_reading import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from src.exporting.calibration import Calibration
 
 _CARDS = Path(__file__).parent / "cards"
 _MOST_CLASSES = 100
+_THIS_FOLDER = "THIS_FOLDER"  # in the code of a card, where it is not known under which name it will be found
+# of pretrained weights on the Hub, by how their ids begin
+_LICENSES = {
+    "google-bert/": "apache-2.0",
+    "distilbert/distilbert-base": "apache-2.0",
+    "albert/albert-": "apache-2.0",
+    "google/electra-": "apache-2.0",
+    "answerdotai/ModernBERT-": "apache-2.0",
+    "FacebookAI/roberta-": "mit",
+    "FacebookAI/xlm-roberta-": "mit",
+    "microsoft/deberta-": "mit",
+}
 # of the Trainer's options, those that change the weights
 _TRAINER_OPTIONS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices")
 # our name: the Hub's; it has none for the loss and the calibration error
@@ -72,6 +85,7 @@ def write_card(
     agreements: list[Agreement],
     compared_on: str,
     calibration: "Calibration | None" = None,
+    repository: str | None = None,
 ) -> None:
     """Writes `folder`/README.md of a classifier.
 
@@ -83,6 +97,7 @@ def write_card(
         agreements: of the files in `folder` with the checkpoint.
         compared_on: the reviews that they were compared on, in words.
         calibration: of the head, if it was calibrated.
+        repository: of the Hub that the folder will be uploaded to.
     """
     run = directories.run_of(checkpoint.path)
     results = {
@@ -95,6 +110,7 @@ def write_card(
         _metadata(name, checkpoint, "text-classification", archive.config.model_type, results["Test"]),
         checkpoint,
         name=_escaped(name),
+        source=repository or _THIS_FOLDER,
         archive=archive,
         labels=[_escaped(label) for label in archive.labels],
         encoder=archive.encoder,
@@ -112,7 +128,9 @@ def write_card(
     )
 
 
-def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_texts: int) -> None:
+def write_pretrainer_card(
+    folder: Path, name: str, checkpoint: Checkpoint, n_texts: int, repository: str | None = None
+) -> None:
     """Writes `folder`/README.md of a pre-trained BERT; `n_texts` is the number of reviews that it has read."""
     data = checkpoint.content.get("datamodule_hyper_parameters", {})
     _write(
@@ -121,6 +139,7 @@ def write_pretrainer_card(folder: Path, name: str, checkpoint: Checkpoint, n_tex
         _metadata(name, checkpoint, "fill-mask", "bert", None),
         checkpoint,
         name=_escaped(name),
+        source=repository or _THIS_FOLDER,
         next_sentence=bool(data.get("next_sentence")),
         finetuning_config=shlex.quote(_shortened(finetuning_config(data))),
         n_texts=n_texts,
@@ -138,6 +157,7 @@ def _write(folder: Path, template: str, metadata: ModelCardData, checkpoint: Che
         metadata,
         template_str="".join((_CARDS / file).read_text("utf-8") for file in (template, "training.md")),
         options=options,
+        license=metadata.license,
         fence="`" * max([3, *(len(run) + 1 for run in re.findall("`+", options))]),  # no option ends the block
         step=checkpoint.step,
         epoch=checkpoint.content.get("epoch", 0) + 1,
@@ -177,11 +197,27 @@ def _metadata(
         pipeline_tag=task,
         tags=[model_type, task],
         base_model=base,
-        license="apache-2.0" if base and base.startswith("google-bert/") else None,
+        license=None if model.get("from_scratch") else _license_of(model.get("model_name_or_path"), base),
         datasets=dataset,
         language="en" if dataset == "stanfordnlp/imdb" else None,
+        metrics=[result.metric_type for result in evaluated] or None,
         eval_results=evaluated or None,
     )
+
+
+def _license_of(name: str | None, base: str | None) -> str | None:
+    """The licence of the pretrained weights: of an id on the Hub if it is known, of a folder as its card says."""
+    if base:
+        return next((found for start, found in _LICENSES.items() if base.startswith(start)), None)
+    try:
+        folder = locate(name, "") if name else None
+        metadata = METADATA.match((folder / "README.md").read_text("utf-8")) if folder else None
+        content = parse_yaml(metadata[1]) if metadata else None
+    except (UserError, OSError, ValueError):  # the folder, or its card, is not there or cannot be read
+        return None
+    found = content.get("license") if isinstance(content, dict) else None
+    # "other" says nothing without a name and a link beside it
+    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9.-]+", found) and found != "other" else None
 
 
 def _evaluated(results: Mapping[str, Any]) -> tuple[str, str | None, str | None]:

@@ -19,13 +19,14 @@ _TOLERANCE = 1e-5
 _ROWS = 8
 
 
-def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[str]:
+def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint, repository: str | None = None) -> list[str]:
     """Writes a pre-trained BERT to `folder`, compares it with the checkpoint, and reports the difference in one line.
 
     Args:
         folder: an empty folder.
         name: of the model, for the card.
         checkpoint: of a `BertPretrainer`.
+        repository: of the Hub that the folder will be uploaded to, for the card.
 
     Raises:
         UserError: the folder lacks weights, or gives other logits than the checkpoint.
@@ -43,7 +44,7 @@ def export_pretrainer(folder: Path, name: str, checkpoint: Checkpoint) -> list[s
     difference = _difference(folder, network, archive.sequence_length)
     if not difference <= _TOLERANCE:  # NaN too
         raise UserError(f"the export failed its check: its logits differ by {difference:.1e}")
-    write_pretrainer_card(folder, name, checkpoint, len(archive.texts))
+    write_pretrainer_card(folder, name, checkpoint, len(archive.texts), repository)
     return [f"model.safetensors: logits of both heads as the checkpoint's, to {difference:.1e}, on random sequences"]
 
 

@@ -175,18 +175,23 @@ class PredictionWriter:
         Returns:
             How many of them lack a label because of `min_score`.
         """
-        records = [self._record(row, p) for row, p in zip(rows, probabilities, strict=True)]
+        records = [self.record(row, p) for row, p in zip(rows, probabilities, strict=True)]
         if self.format == "csv":
             self._write_csv([[_csv_value(record.get(column)) for column in self.columns] for record in records])
         else:
             lines = (json.dumps(record, ensure_ascii=False, default=_json_value) + "\n" for record in records)
             self.stream.write("".join(lines).encode())
         self.stream.flush()
+        return self.count_unsure(probabilities)
+
+    def count_unsure(self, probabilities: Sequence[Sequence[float] | None]) -> int:
+        """How many rows lack a label because of `min_score`."""
         if not self.min_score:
             return 0
         return sum(p is not None and self.task.answer(p, self.min_score) != self.task.answer(p) for p in probabilities)
 
-    def _record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
+    def record(self, row: Row, probabilities: Sequence[float] | None) -> dict[str, Any]:
+        """The columns of a row of the output, by name."""
         kept = {name: row.fields[column] for column, name in self.renamed(row.fields).items()}
         if probabilities is None:
             return kept | dict.fromkeys(self.added)
@@ -204,6 +209,15 @@ class PredictionWriter:
         # lines get \r\n, and the \r is cut off again
         csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
         self.stream.write("".join(line[:-2] + "\n" for line in lines).encode())
+
+
+def tell_missing_labels(rows: int, empty: int, unsure: int, min_score: float) -> None:
+    """Says on stderr how many of `rows` have no text, and how many lack a label because of `min_score`."""
+    if empty:
+        print(f"{empty:,} reviews are empty and have no label", file=sys.stderr)
+    if min_score:
+        lack = f"{unsure:,} of {rows - empty:,} reviews lack a label whose probability is below {min_score:g}"
+        print(lack, file=sys.stderr)
 
 
 @contextmanager

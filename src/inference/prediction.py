@@ -19,6 +19,7 @@ from src.inference.output_files import (
     hash_files,
     open_output,
     sync,
+    tell_missing_labels,
     write_errors,
 )
 from src.inference.ranks import Ranks
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 # A kill loses the work on one chunk. A larger chunk can be sorted into batches with less padding: with batches of 8,
 # 256 IMDb reviews leave 1.5%, 512 leave 0.8%. Larger batches need more rows: 16 batches.
-_ROWS_A_CHUNK = 256
-_BATCHES_A_CHUNK = 16
-_CHARACTERS_A_CHUNK = 20_000_000
-_CHARACTERS_A_CHUNK_OF_WINDOWS = 1_000_000  # of a model that reads all of a text, however long it is
+ROWS_A_CHUNK = 256
+BATCHES_A_CHUNK = 16
+CHARACTERS_A_CHUNK = 20_000_000
+CHARACTERS_A_CHUNK_OF_WINDOWS = 1_000_000  # of a model that reads all of a text, however long it is
 _BAD_LINES_SHOWN = 20
 BATCH_SIZE_CPU = 8
 BATCH_SIZE_GPU = 128
@@ -83,7 +84,7 @@ class Prediction:
         self.output = output
         self.output_format = output_format
         self.batch_size = batch_size or (BATCH_SIZE_GPU if classifier.on_gpu else BATCH_SIZE_CPU)
-        self.rows_a_chunk = max(_ROWS_A_CHUNK, _BATCHES_A_CHUNK * self.batch_size)
+        self.rows_a_chunk = max(ROWS_A_CHUNK, BATCHES_A_CHUNK * self.batch_size)
         path = Path(output)
         # a pipe or a device cannot be resumed either
         is_file = output != STANDARD and (path.is_file() or not path.exists())
@@ -240,7 +241,7 @@ class Prediction:
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         by_windows = self.classifier.encoder.truncation == "windows"
-        most_characters = _CHARACTERS_A_CHUNK_OF_WINDOWS if by_windows else _CHARACTERS_A_CHUNK
+        most_characters = CHARACTERS_A_CHUNK_OF_WINDOWS if by_windows else CHARACTERS_A_CHUNK
         chunk: list[Row] = []
         characters = 0
         for row in rows:
@@ -267,14 +268,7 @@ class Prediction:
             print(printable(f"{self.reviews.name}, line {line.number}: {line.reason}"), file=sys.stderr)
 
     def _report(self) -> None:
-        if self.done.empty:
-            print(f"{self.done.empty:,} reviews are empty and have no label", file=sys.stderr)
-        if self.min_score:
-            rows = self.done.rows - self.done.empty
-            print(
-                f"{self.done.unsure:,} of {rows:,} reviews lack a label whose probability is below {self.min_score:g}",
-                file=sys.stderr,
-            )
+        tell_missing_labels(self.done.rows, self.done.empty, self.done.unsure, self.min_score)
         if self.bad:
             named = ", ".join(map(str, self.bad[:_BAD_LINES_SHOWN]))
             named += ", …" if len(self.bad) > _BAD_LINES_SHOWN else ""

@@ -106,9 +106,7 @@ def find_repository(kind: Kind, name: str, revision: str | None) -> Repository:
             _remember(found, name, revision or _MAIN)
             return found
         except Exception as caught:  # errors of the HTTP client, which huggingface_hub does not document
-            unread = isinstance(caught, ValueError | TypeError | KeyError | AttributeError | RecursionError)
-            unread &= not isinstance(caught, UnicodeEncodeError)  # of a token
-            error, reason = caught, _NO_HUB if unread else cause_of(caught)
+            error, reason = caught, reason_of(caught)
             if not isinstance(caught, huggingface_hub.errors.HfHubHTTPError):
                 endpoint.unreachable = reason
         finally:
@@ -139,6 +137,14 @@ def _ask(kind: Kind, name: str, revision: str | None) -> Repository:
 
 def _stays_inside(file: str) -> bool:
     return not {"", ".", ".."} & set(file.split("/")) and "\\" not in file and "\0" not in file
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a client of the Hub has failed, in short."""
+    unread = isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError)
+    # one of a token; and what the client itself says of an answer
+    unread &= not isinstance(error, UnicodeEncodeError) and type(error) is not ValueError
+    return _NO_HUB if unread else cause_of(error)
 
 
 def cause_of(error: BaseException) -> str:

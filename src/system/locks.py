@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 from src.system.errors import UserError, why
 
 
+class HeldError(UserError):
+    """Another process holds a lock."""
+
+
 @contextmanager
 def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Holds the lock file `path` within the block, and removes it afterwards.
@@ -25,8 +29,8 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         wait: if another process holds the lock, says so on stderr and waits for its end.
 
     Raises:
-        UserError: another process holds the lock, and `wait` is off (the text says which, and on which machine); or it
-            cannot be written.
+        HeldError: another process holds the lock, and `wait` is off (the text says which, and on which machine).
+        UserError: it cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -35,7 +39,7 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         owner = path.read_text("utf-8", errors="replace").strip() or "another process"
         held = f"{what} is being written by {owner}"
         if not wait:
-            raise UserError(f"{held}: wait for its end, or stop it") from error
+            raise HeldError(f"{held}: wait for its end, or stop it") from error
         print(f"{held}: waiting for its end (lock: {path})", file=sys.stderr, flush=True)
         lock.acquire()
     except OSError as error:

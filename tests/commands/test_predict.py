@@ -189,8 +189,8 @@ def test_a_field_that_standard_input_has_too_late_is_a_bad_line(
     tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header of a csv is written with the first chunk of rows."""
-    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 2)
-    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(prediction, "BATCHES_A_CHUNK", 1)
     lines = [{"text": "great", "id": 1}, {"text": "awful"}, {"text": "dull", "new": 1}, {"text": "great", "id": 4}]
     stdin_of(monkeypatch, "\n".join(map(json.dumps, lines)).encode())
     arguments = ["predict", "--ckpt_path", str(tiny_checkpoint), "--input=-", "--input_format=jsonl", "--output=-"]

@@ -50,6 +50,7 @@ def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint
     assert card.data.tags == ["bert", "text-classification"]
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert results == {"accuracy": 0.875, "f1": 0.8765}
+    assert card.data.metrics == ["accuracy", "f1"]
     assert {result.dataset_name for result in card.data.eval_results} == {"reviews.csv"}
     # the data and the weights are local: neither ids of the Hub, nor licence, nor language
     unknown = ("base_model", "datasets", "language", "license")
@@ -66,6 +67,7 @@ def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint
     ("model", "dataset", "known"),
     [
         ("bert-base-uncased", "imdb", ("google-bert/bert-base-uncased", "apache-2.0", "stanfordnlp/imdb", "en")),
+        ("FacebookAI/roberta-base", "./gone.csv", ("FacebookAI/roberta-base", "mit", None, None)),
         ("someone/some-bert", "someone/reviews", ("someone/some-bert", None, "someone/reviews", None)),
         ("folder-that-is-gone", "./gone.csv", (None, None, None, None)),
         ("package://gone/model", "data/gone.parquet", (None, None, None, None)),
@@ -77,9 +79,35 @@ def test_metadata_name_what_is_of_the_hub(
     content = checkpoint.content
     content["hyper_parameters"]["model_name_or_path"] = model
     content["datamodule_hyper_parameters"]["dataset"] = dataset
-    data = _card_of(checkpoint).data
+    card = _card_of(checkpoint)
+    data = card.data
     assert (data.base_model, data.license, data.datasets, data.language) == known
     assert data.eval_results is None
+    assert ("add `license:` to the metadata" in card.text) == (known[1] is None)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "known"),
+    [
+        ("license: bsd-3-clause", "bsd-3-clause"),
+        ("license: other", None),
+        ("license: [mit]", None),
+        ("license: 'a\n<script>'", None),
+        ("- license", None),
+        ("license: &a [*a]", None),
+        ("{", None),
+    ],
+)
+def test_the_licence_is_that_of_the_card_of_a_local_base(
+    metadata: str, known: str | None, checkpoint: Checkpoint
+) -> None:
+    Path("my-bert").mkdir()
+    checkpoint.content["hyper_parameters"]["model_name_or_path"] = "my-bert"
+    assert _card_of(checkpoint).data.license is None, "it has no card"
+    Path("my-bert/README.md").write_text(f"---\n{metadata}\n---\n# My BERT\n")
+    assert _card_of(checkpoint).data.license == known
+    checkpoint.content["hyper_parameters"]["from_scratch"] = {"layers": 2}
+    assert _card_of(checkpoint).data.license is None, "only its vocabulary and sizes were taken"
 
 
 def test_results_on_another_data_set_are_told_under_its_name(checkpoint: Checkpoint) -> None:

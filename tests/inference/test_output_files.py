@@ -24,8 +24,8 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def stop_at_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes chunks of 16 rows, and sends SIGTERM within the given one."""
-    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 16)
-    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "ROWS_A_CHUNK", 16)
+    monkeypatch.setattr(prediction, "BATCHES_A_CHUNK", 1)
     original = Classifier.logits_of_tokens
 
     def stop(at: int) -> None:
