@@ -134,9 +134,6 @@ def _check_output(output: str, source: str) -> None:
 def _load(name: str) -> "Classifier":
     with quick_imports():
         from src.inference.classifier import load
-        from src.runs.directories import find_checkpoint
+        from src.runs.directories import find_model
 
-    path = expanded(name)
-    if name in ("best", "last") and not path.exists():
-        path = find_checkpoint(name, Path())
-    return load(path)
+    return load(find_model(name))
