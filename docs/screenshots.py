@@ -176,7 +176,7 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     if args.logdir.startswith("http://"):
         with chromium() as driver:
-            driver.set_window_size(900, 620)
+            driver.set_window_size(900, 640)
             classify(driver, args.logdir, _TEXT)
             _save(driver, args.output / "page.png")
         return
