@@ -5,7 +5,11 @@
 takes curves.png, images.png, reviews.png and precision_recall.png of all runs below lightning_logs. Needs `selenium`
 (in the extra dev), and Chromium with its driver, as in Debian's packages chromium and chromium-driver. To show the
 figures of a test too, run `python -m src test --ckpt_path best` first. The repository has curves.png and images.png;
-reviews.png shows words of reviews, which are not ours to give away.
+reviews.png shows words of reviews, which are not ours to give away. While `serve` runs,
+
+    python docs/screenshots.py http://127.0.0.1:8000 docs/pictures
+
+takes page.png of its page, with a text of our own.
 """
 
 import argparse
@@ -33,6 +37,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 CURVES = ("train/loss", "train/accuracy", "train/grad_norm", "val/loss", "val/accuracy", "lr")
 """What the picture of the curves shows, by tag."""
 
+_TEXT = (
+    "I wanted to like this film. The first hour is slow and the jokes are tired, but then the story wakes up: "
+    "the two leads are wonderful together, the music is lovely, and the last scene is one that I will remember."
+)
 _PAGES = {
     # name: (TensorBoard's tab, a tag that it shows, width and height of the window)
     "curves": ("timeseries", "val/accuracy", (1500, 1190)),
@@ -108,6 +116,15 @@ def chromium() -> Iterator[webdriver.Chrome]:
             driver.quit()
 
 
+def classify(driver: webdriver.Chrome, address: str, text: str) -> None:
+    """Opens the page of `serve`, and waits for what it says of a text."""
+    driver.get(address)
+    box = driver.find_element("css selector", "textarea")
+    driver.execute_script("arguments[0].value = arguments[1]", box, text)  # the driver types no emoji
+    driver.find_element("css selector", "button").click()
+    WebDriverWait(driver, 60).until(lambda _: driver.find_elements("css selector", ".label"), "no label on the page")
+
+
 def page_text(driver: webdriver.Chrome) -> str:
     """All text of the page, that inside of web components too, without spaces: TensorBoard writes "val /loss"."""
     text: str = driver.execute_script(_ALL_TEXT)
@@ -144,23 +161,32 @@ def _show_whole_curves(driver: webdriver.Chrome) -> None:
     time.sleep(3)
 
 
+def _save(driver: webdriver.Chrome, path: Path) -> None:
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    # 256 colours: a third of the size, and no difference that is seen
+    picture.quantize(256).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size // 1024} KB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logdir", type=Path)
+    parser.add_argument("logdir", help="or the address of `serve`")
     parser.add_argument("output", type=Path)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    with tensorboard(args.logdir) as address, chromium() as driver:
+    if args.logdir.startswith("http://"):
+        with chromium() as driver:
+            driver.set_window_size(900, 640)
+            classify(driver, args.logdir, _TEXT)
+            _save(driver, args.output / "page.png")
+        return
+    with tensorboard(Path(args.logdir)) as address, chromium() as driver:
         for name, (tab, awaited, size) in _PAGES.items():
             driver.set_window_size(*size)
             open_page(driver, address, tab, awaited)
             if tab == "timeseries":
                 _show_whole_curves(driver)
-            picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-            path = args.output / f"{name}.png"
-            # 256 colours: a third of the size, and no difference that is seen
-            picture.quantize(256).save(path, optimize=True)
-            print(f"{path}: {path.stat().st_size // 1024} KB")
+            _save(driver, args.output / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ commands:
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
   check      look at the data before training:  python -m src check --config my.yaml
   predict    label the reviews in a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
+  serve      answer requests over HTTP:  python -m src serve --ckpt_path FILE
+  explain    show the words that decide:  python -m src explain --ckpt_path FILE --input reviews.csv --output page.html
   export     write a checkpoint as a Hugging Face folder:  python -m src export --ckpt_path FILE --output DIR
 
 `python -m src COMMAND --help` lists a command's options.
@@ -42,11 +44,18 @@ def main(args: list[str]) -> int:
         from src.commands.predict import main as predict
 
         return predict(args[1:])
+    if args[0] == "serve":
+        from src.commands.serve import main as serve
+
+        return serve(args[1:])
+    if args[0] == "explain":
+        from src.commands.explain import main as explain
+
+        return explain(args[1:])
     if args[0] == "export":
         from src.commands.export import main as export
 
         return export(args[1:])
-
     if args[0] == "check":
         from src.commands.check import main as check
 

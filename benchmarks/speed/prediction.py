@@ -96,7 +96,8 @@ def read_texts(n: int) -> list[str]:
     return [str(text) for text in reviews[np.random.default_rng(42).permutation(len(reviews))[-n:]]]
 
 
-def _export(checkpoint: Path | None, folder: Path) -> None:
+def export(checkpoint: Path | None, folder: Path) -> None:
+    """Exports a checkpoint, or a model that is trained for a few steps, with its ONNX files."""
     where = ["--ckpt_path", str(checkpoint)]
     if checkpoint is None:
         directory = WORK / "runs" / "prediction"
@@ -106,8 +107,8 @@ def _export(checkpoint: Path | None, folder: Path) -> None:
         fit = ours("fit", "--config=configs/quickstart.yaml", *cut, *sizes, root)
         run_process(fit, WORK / "logs" / "prediction-fit.log")
         where = ["--ckpt_path", str(sorted(directory.glob("lightning_logs/version_*/checkpoints/best.ckpt"))[-1])]
-    export = ours("export", *where, "--output", str(folder), "--onnx", "--int8")
-    run_process(export, WORK / "logs" / "prediction-export.log")
+    command = ours("export", *where, "--output", str(folder), "--onnx", "--int8")
+    run_process(command, WORK / "logs" / "prediction-export.log")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -127,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> None:
     folder = WORK / "runs" / f"exported-{signature({'checkpoint': content})}"
     if not folder.is_dir():
         print("Exporting the model to measure", flush=True)
-        _export(given.ckpt_path and given.ckpt_path.absolute(), folder)
+        export(given.ckpt_path and given.ckpt_path.absolute(), folder)
 
     def measure_apart(name: str, _repeat: int) -> Row:
         report = WORK / "logs" / f"prediction-{name}.json"

@@ -187,9 +187,6 @@ def _load(name: str) -> "Classifier":
 
 def _find(name: str) -> Path:
     with quick_imports():
-        from src.runs.directories import find_checkpoint
+        from src.runs.directories import find_model
 
-    path = expanded(name)
-    if name in ("best", "last") and not path.exists():
-        path = find_checkpoint(name, Path())
-    return path
+    return find_model(name)

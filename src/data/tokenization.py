@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from src.system.errors import UserError
 from src.system.pretrained import reading
 
+T = TypeVar("T")
 Truncation = Literal["head", "tail", "head_tail", "windows"]
 
 # Sun et al. 2019 (https://arxiv.org/abs/1905.05583), section 5.3.1: the first 128 and the last 382 of 510 tokens
@@ -59,6 +60,20 @@ class Encoder:
             [prefix + window + suffix for window in cut(body, room, self.truncation)]
             for body in token_ids(self.tokenizer, texts)
         ]
+
+    def places(self, text: str) -> list[list[tuple[int, int] | None]]:
+        """Start and end in `text` of each token of `encode([text])[0]`; None for special tokens."""
+        prefix, suffix = self.special_tokens()
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False, split_special_tokens=True
+        )
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        body: list[tuple[int, int] | None] = []
+        for i, place in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            body += [place] * (len(_spelled_out(self.tokenizer, i)) if i in special else 1)
+        room = self.max_length - len(prefix) - len(suffix)
+        before, after = [None] * len(prefix), [None] * len(suffix)
+        return [[*before, *window, *after] for window in cut(body, room, self.truncation)]
 
     def special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text: [CLS] and [SEP] for BERT, <s> and </s> for RoBERTa."""
@@ -148,7 +163,7 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
 
 
-def cut(body: list[int], room: int, truncation: Truncation) -> list[list[int]]:
+def cut(body: list[T], room: int, truncation: Truncation) -> list[list[T]]:
     """The windows of at most `room` tokens in which `body` is read.
 
     "head", "tail" and "head_tail" (a quarter from the start, the rest from the end) keep one window. "windows" keeps

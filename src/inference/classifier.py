@@ -99,27 +99,36 @@ def load(path: str | Path) -> Classifier:
         UserError: there is none, or it cannot be read.
     """
     path = expanded(str(path))
-    if path.is_dir():
-        archive = read_folder(path)
-        if not (path / WEIGHTS).is_file():
-            raise UserError(f"{path} has no {WEIGHTS}; to run an ONNX file in it, name that file")
-        pretrained = read_network(path, archive)
-        check_reading(pretrained, archive.encoder, str(path))
-        network = fastest_network(pretrained, archive.encoder.max_length)
-        files = [path / WEIGHTS, *sorted(path.glob("*.json"))]
-    elif path.suffix == ".onnx":
+    if path.suffix == ".onnx" and not path.is_dir():
         if not path.is_file():
             raise UserError(f"there is no ONNX file {path}")
         archive = read_folder(path.parent)
         network = onnx_network(path, archive)
         files = [path, *sorted(path.parent.glob("*.json"))]
     else:
-        checkpoint = read_checkpoint(path)
-        archive = Archive.of(checkpoint)
-        network = fastest_network(network_in(checkpoint, archive), archive.encoder.max_length)
-        files = [path]
+        archive, pretrained = load_network(path)
+        network = fastest_network(pretrained, archive.encoder.max_length)
+        files = [path / WEIGHTS, *sorted(path.glob("*.json"))] if path.is_dir() else [path]
     on_gpu = torch.cuda.is_available() and path.suffix != ".onnx"
     return Classifier(network, archive.encoder, archive.task, files, on_gpu)
+
+
+def load_network(path: Path) -> tuple[Archive, PreTrainedModel]:
+    """The classifier of a checkpoint or of an exported folder, in fp32 and eval mode, as a network of `transformers`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if not path.is_dir():
+        checkpoint = read_checkpoint(path)
+        archive = Archive.of(checkpoint)
+        return archive, network_in(checkpoint, archive)
+    archive = read_folder(path)
+    if not (path / WEIGHTS).is_file():
+        raise UserError(f"{path} has no {WEIGHTS}; to run an ONNX file in it, name that file")
+    network = read_network(path, archive)
+    check_reading(network, archive.encoder, str(path))
+    return archive, network
 
 
 def fastest_network(network: PreTrainedModel, longest: int) -> Network:

@@ -119,6 +119,16 @@ def find_checkpoint(name: str, root: Path) -> Path:
     raise UserError(f"no run has a {kind.name} yet (looked for {(root / LOGS).absolute()}/version_*/{kind})")
 
 
+def find_model(name: str) -> Path:
+    """What `--ckpt_path` names where a folder or an .onnx file will do too; `best` and `last` as in `find_checkpoint`.
+
+    Raises:
+        UserError: no run has one.
+    """
+    path = expanded(name)
+    return find_checkpoint(name, Path()) if name in ("best", "last") and not path.exists() else path
+
+
 def find_interrupted(root: Path) -> Checkpoint:
     """The last.ckpt of the newest unfinished run; if all runs are finished, that of the newest.
 

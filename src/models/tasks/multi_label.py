@@ -86,6 +86,12 @@ class MultiLabel(Task):
     def confidence(self, probabilities: torch.Tensor) -> torch.Tensor:
         return probabilities.where(self.predicted(probabilities) == 1, 1 - probabilities)
 
+    def contrast(self, logits: torch.Tensor) -> torch.Tensor:
+        """The log-odds of the likeliest label."""
+        factors = torch.zeros_like(logits)
+        factors[logits.argmax()] = 1
+        return factors
+
     def names_of(self, label: torch.Tensor) -> list[str]:
         return [name for name, has in zip(self.labels, label.tolist(), strict=True) if has]
 

@@ -42,6 +42,13 @@ class SingleLabel(Task):
     def confidence(self, probabilities: torch.Tensor) -> torch.Tensor:
         return probabilities.amax(dim=-1)
 
+    def contrast(self, logits: torch.Tensor) -> torch.Tensor:
+        """The best label against the second: with two labels, the log-odds of the best."""
+        best, second = logits.topk(2).indices.tolist()
+        factors = torch.zeros_like(logits)
+        factors[best], factors[second] = 1, -1
+        return factors
+
     def names_of(self, label: torch.Tensor) -> list[str]:
         return [self.labels[int(label)]]
 

@@ -124,6 +124,14 @@ class Task(ABC):
         return self
 
     @abstractmethod
+    def contrast(self, logits: torch.Tensor) -> torch.Tensor:
+        """How the score that an explanation takes apart is made of the logits: a factor for each, shape (labels,).
+
+        Args:
+            logits: of a text, shape (labels,).
+        """
+
+    @abstractmethod
     def names_of(self, label: torch.Tensor) -> list[str]:
         """The names of the labels of a row, of shape label_shape."""
 
