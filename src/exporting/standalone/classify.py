@@ -29,6 +29,7 @@ except ImportError as error:
 
 MODELS = ("model.onnx", "model_int8.onnx")
 TEXTS_AT_ONCE = 256
+TOKENS_AT_ONCE = 1024  # a call's activations fit the cache then
 
 
 class Classifier:
@@ -59,19 +60,19 @@ class Classifier:
         path = folder / (model or (there or MODELS)[0])
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def __call__(self, texts: Sequence[str], batch_size: int = 8) -> list[dict[str, Any]]:
+    def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """`label`, `score` (its probability) and `probability_NAME` of each label; all None for an empty text.
 
         Where a text may have several labels, `label` is a list, and there is no `score`.
         """
         if isinstance(texts, str):
             raise TypeError("give a list of texts, not one text")
-        read = iter(self.probabilities([text for text in texts if text.strip()], batch_size))
+        read = iter(self.probabilities([text for text in texts if text.strip()]))
         return [self._answer(next(read) if text.strip() else None) for text in texts]
 
-    def probabilities(self, texts: Sequence[str], batch_size: int = 8) -> np.ndarray:
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Float64 of shape (texts, labels)."""
-        parts = [self._logits(texts[i : i + TEXTS_AT_ONCE], batch_size) for i in range(0, len(texts), TEXTS_AT_ONCE)]
+        parts = [self._logits(texts[i : i + TEXTS_AT_ONCE]) for i in range(0, len(texts), TEXTS_AT_ONCE)]
         logits = np.concatenate([np.empty((0, len(self.labels))), *parts])
         if self.several:
             return np.asarray(np.exp(-np.logaddexp(0, -logits)))
@@ -95,14 +96,16 @@ class Classifier:
         head = {"head": room, "tail": 0, "head_tail": round(room * 128 / 510)}[self.truncation]
         return [body[:head] + body[len(body) - (room - head) :]]
 
-    def _logits(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
+    def _logits(self, texts: Sequence[str]) -> np.ndarray:
         """The mean over the windows of each text, float64 of shape (texts, labels)."""
         encoded = self.encode(texts)
         windows = list(chain.from_iterable(encoded))
         logits = np.empty((len(windows), len(self.labels)))
         order = sorted(range(len(windows)), key=lambda i: -len(windows[i]))  # like lengths together: less padding
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        start = 0
+        while start < len(order):
+            batch = order[start : start + max(1, TOKENS_AT_ONCE // len(windows[order[start]]))]
+            start += len(batch)
             ids = np.full((len(batch), len(windows[batch[0]])), self.pad, dtype=np.int64)
             mask = np.zeros_like(ids)
             for row, i in enumerate(batch):
