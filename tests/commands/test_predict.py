@@ -77,8 +77,8 @@ def test_rows_keep_their_order_and_columns_and_get_the_probabilities_of_the_plai
 def test_min_score_leaves_doubtful_labels_empty_and_counts_them_over_a_kill(
     reviews: pd.DataFrame, tiny_checkpoint: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "_ROWS_A_CHUNK", 1)
-    monkeypatch.setattr(prediction, "_BATCHES_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "ROWS_A_CHUNK", 1)
+    monkeypatch.setattr(prediction, "BATCHES_A_CHUNK", 1)
     reviews.loc[[3, 30], "text"] = ""
     reviews.to_csv("in.csv", index=False)
     command = ["predict", f"--ckpt_path={tiny_checkpoint}", "--input=in.csv", "--batch_size=8"]
