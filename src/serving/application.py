@@ -108,6 +108,7 @@ def application(classifier: Classifier, name: str) -> FastAPI:
     refusals: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (422, 503)}
     app = FastAPI(title=name, version=__version__, lifespan=lifespan, max_body_size=_MOST_BYTES, responses=refusals)
     app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(400, _refuse_bytes)
 
     @app.get("/health")
     async def health() -> Health:
@@ -195,3 +196,8 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     elif not where:
         words = 'send {"text": "…"} with the header Content-Type: application/json'
     return JSONResponse({"detail": words}, 422)
+
+
+async def _refuse_bytes(_: Request, __: Exception) -> JSONResponse:
+    """FastAPI says 400 of what it cannot even parse."""
+    return JSONResponse({"detail": "the body is no JSON: it is not in UTF-8, or nested too deeply"}, 422)

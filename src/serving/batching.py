@@ -29,6 +29,7 @@ class Batcher:
         self.classifier = classifier
         self.batch_size = batch_size
         self._waiting: asyncio.Queue[tuple[list[int], asyncio.Future[np.ndarray]]] = asyncio.Queue()
+        self._wanted = 0  # windows that somebody waits for; the queue also has those whose client has gone
 
     async def logits(self, windows: list[list[int]]) -> np.ndarray:
         """Float32 of shape (windows, labels). If the call is cancelled, those that have not begun are dropped.
@@ -36,12 +37,16 @@ class Batcher:
         Raises:
             BusyError: too many are waiting already.
         """
-        if self._waiting.qsize() >= _MOST_WAITING:
+        if self._wanted >= _MOST_WAITING:
             raise BusyError
         futures: list[asyncio.Future[np.ndarray]] = [asyncio.get_running_loop().create_future() for _ in windows]
         for window, future in zip(windows, futures, strict=True):
             self._waiting.put_nowait((window, future))
-        return np.stack(await asyncio.gather(*futures))
+        self._wanted += len(windows)
+        try:
+            return np.stack(await asyncio.gather(*futures))
+        finally:
+            self._wanted -= len(windows)
 
     async def run(self) -> None:
         """Serves the calls of `logits` until it is cancelled."""

@@ -115,7 +115,8 @@ def test_the_requests_of_the_how_to_work(port: int) -> None:
         (b'{"text": ["a", 3]}', 422, "text.1: Input should be a valid string"),
         (b'{"text": "\\ud83d"}', 422, "text: Input should be a valid string"),
         (b"\xff\xfe", 422, "no JSON"),
-        (b"[" * 100_000, 400, "parsing the body"),
+        (b"[" * 100_000, 422, "no JSON: it is not in UTF-8, or nested too deeply"),
+        (b'{"text": "\xff"}', 422, "no JSON: it is not in UTF-8"),
         (json.dumps({"text": "a " * 500_000}).encode(), 422, "text: String should have at most 100000 characters"),
         (json.dumps({"text": ["a"] * 10_000}).encode(), 422, "text: List should have at most 256 items"),
         (b'{"text": "' + b"a " * 4_000_000 + b'"}', 413, "Too Large"),
@@ -248,13 +249,16 @@ def test_what_nobody_waits_for_is_not_computed_and_a_full_queue_refuses(
         with pytest.raises(BusyError):
             await batcher.logits([[4]] * 3)
         left.cancel()
+        await asyncio.sleep(0)  # it leaves
+        last = asyncio.create_task(batcher.logits([[4]] * 3))
         going_on.set()
         assert (await first).shape == (1, 2)
         np.testing.assert_allclose(await stays, np.repeat(classifier.logits_of_tokens([[[3]]]), 3, axis=0), atol=1e-6)
+        await last
         computing.cancel()
 
     asyncio.run(calls())
-    assert seen == [1, 3, 3, 3]
+    assert seen == [1, 3, 3, 3, 4, 4, 4]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
