@@ -10,12 +10,13 @@ from src.data.tokenization import Encoder
 from src.system.errors import UserError
 
 SCRIPT = "classify.py"
+REQUIREMENTS = "requirements.txt"
 _FILES = Path(__file__).parent / "standalone"
 
 
 def write_script(folder: Path) -> None:
     """Writes the script and its requirements."""
-    for name in (SCRIPT, "requirements.txt"):
+    for name in (SCRIPT, REQUIREMENTS):
         shutil.copyfile(_FILES / name, folder / name)
 
 

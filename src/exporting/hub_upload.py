@@ -11,7 +11,7 @@ from src.system.errors import UsageError, UserError, one_line
 from src.system.hub import HUB_TIMEOUT_S, reason_of, within
 
 _LONGEST_SILENCE_S = 60.0  # the client itself waits without end; a large file may take longer, if its bytes move
-_OF_ANOTHER_MODEL = ("*.safetensors", "*.onnx", "*.bin", "*.safetensors.index.json")
+_WEIGHTS = ("*.safetensors", "*.onnx", "*.bin", "*.safetensors.index.json")
 _LOG_IN = "log in by `hf auth login`, or set HF_TOKEN, with a token that may write"
 
 
@@ -43,12 +43,16 @@ def check_repository(name: str) -> None:
 def upload(folder: Path, name: str) -> str:
     """Uploads all files of a folder in one commit, and returns the address of the repository.
 
-    A repository that does not exist is created, with the visibility that its owner has chosen for new ones. Weights of
-    another model in it are deleted in the same commit.
+    A repository that does not exist is created, with the visibility that its owner has chosen for new ones. What an
+    earlier export left there, and would be read beside the new files, is deleted in the same commit.
 
     Raises:
         UserError: the Hub refuses, or cannot be reached.
     """
+    from src.data.fingerprints import READ_TEXTS
+    from src.exporting.classify_script import REQUIREMENTS, SCRIPT
+    from src.models.exported_folder import PREPROCESSING
+
     get_session().timeout = _LONGEST_SILENCE_S
     api = HfApi()
     try:
@@ -57,7 +61,7 @@ def upload(folder: Path, name: str) -> str:
             repo_id=name,
             folder_path=folder,
             commit_message="Upload an export",
-            delete_patterns=list(_OF_ANOTHER_MODEL),
+            delete_patterns=[*_WEIGHTS, PREPROCESSING, READ_TEXTS, SCRIPT, REQUIREMENTS],
         )
     except Exception as error:  # as above
         raise UserError(_reason(name, error)) from error
