@@ -21,6 +21,7 @@ from src.runs.checkpoint_reading import Checkpoint
 from src.runs.results import read_results
 from src.system.errors import UserError, one_line
 from src.system.locations import PACKAGE_PREFIX, locate
+from src.system.pretrained import model_folder
 from src.system.yaml_reading import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -28,18 +29,8 @@ if TYPE_CHECKING:
 
 _CARDS = Path(__file__).parent / "cards"
 _MOST_CLASSES = 100
+_README = "README.md"
 _THIS_FOLDER = "THIS_FOLDER"  # in the code of a card, where it is not known under which name it will be found
-# of pretrained weights on the Hub, by how their ids begin
-_LICENSES = {
-    "google-bert/": "apache-2.0",
-    "distilbert/distilbert-base": "apache-2.0",
-    "albert/albert-": "apache-2.0",
-    "google/electra-": "apache-2.0",
-    "answerdotai/ModernBERT-": "apache-2.0",
-    "FacebookAI/roberta-": "mit",
-    "FacebookAI/xlm-roberta-": "mit",
-    "microsoft/deberta-": "mit",
-}
 # of the Trainer's options, those that change the weights
 _TRAINER_OPTIONS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices")
 # our name: the Hub's; it has none for the loss and the calibration error
@@ -107,7 +98,7 @@ def write_card(
     _write(
         folder,
         "classifier.md",
-        _metadata(name, checkpoint, "text-classification", archive.config.model_type, results["Test"]),
+        _metadata(name, checkpoint, "text-classification", archive.config.model_type, results["Test"], repository),
         checkpoint,
         name=_escaped(name),
         source=repository or _THIS_FOLDER,
@@ -136,7 +127,7 @@ def write_pretrainer_card(
     _write(
         folder,
         "pretrainer.md",
-        _metadata(name, checkpoint, "fill-mask", "bert", None),
+        _metadata(name, checkpoint, "fill-mask", "bert", None, repository),
         checkpoint,
         name=_escaped(name),
         source=repository or _THIS_FOLDER,
@@ -164,7 +155,7 @@ def _write(folder: Path, template: str, metadata: ModelCardData, checkpoint: Che
         versions={package: version(package) for package in packages},
         **content,
     )
-    card.save(folder / "README.md")
+    card.save(folder / _README)
 
 
 def _escaped(text: str) -> str:
@@ -176,11 +167,17 @@ def _escaped(text: str) -> str:
 
 
 def _metadata(
-    name: str, checkpoint: Checkpoint, task: str, model_type: str, results: Mapping[str, Any] | None
+    name: str,
+    checkpoint: Checkpoint,
+    task: str,
+    model_type: str,
+    results: Mapping[str, Any] | None,
+    repository: str | None,
 ) -> ModelCardData:
     """What the Hub reads of a card. What is not known for sure is left out."""
     model, data = (checkpoint.content.get(f"{kind}hyper_parameters", {}) for kind in ("", "datamodule_"))
-    base = None if model.get("from_scratch") else _hub_id(model.get("model_name_or_path"))
+    name_or_path, revision = model.get("model_name_or_path"), model.get("revision")
+    base = None if model.get("from_scratch") else _hub_id(name_or_path)
     dataset = _hub_id(data.get("dataset"))
     evaluated = []
     if results and results.get("dataset"):  # an earlier version did not write what was evaluated
@@ -191,13 +188,15 @@ def _metadata(
             for ours, metric in _METRIC_IDS.items()
             if results.get(ours) is not None
         ]
+    # without an upload the Hub need not be there, and is not asked
+    stated = not model.get("from_scratch") and (base is None or repository is not None)
     return ModelCardData(
         model_name=name,
         library_name="transformers",
         pipeline_tag=task,
         tags=[model_type, task],
         base_model=base,
-        license=None if model.get("from_scratch") else _license_of(model.get("model_name_or_path"), base),
+        license=_license_of(base or name_or_path, revision) if stated else None,
         datasets=dataset,
         language="en" if dataset == "stanfordnlp/imdb" else None,
         metrics=[result.metric_type for result in evaluated] or None,
@@ -205,15 +204,13 @@ def _metadata(
     )
 
 
-def _license_of(name: str | None, base: str | None) -> str | None:
-    """The licence of the pretrained weights: of an id on the Hub if it is known, of a folder as its card says."""
-    if base:
-        return next((found for start, found in _LICENSES.items() if base.startswith(start)), None)
+def _license_of(name: str | None, revision: str | None) -> str | None:
+    """The licence that the card of the pretrained weights `name` states; of those on the Hub it is downloaded."""
     try:
-        folder = locate(name, "") if name else None
-        metadata = METADATA.match((folder / "README.md").read_text("utf-8")) if folder else None
+        card = model_folder(name or "", revision, [_README]) / _README
+        metadata = METADATA.match(card.read_text("utf-8"))
         content = parse_yaml(metadata[1]) if metadata else None
-    except (UserError, OSError, ValueError):  # the folder, or its card, is not there or cannot be read
+    except (UserError, OSError, ValueError):  # the weights, or their card, are not there or cannot be read
         return None
     found = content.get("license") if isinstance(content, dict) else None
     # "other" says nothing without a name and a link beside it

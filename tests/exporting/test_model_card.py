@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from src.exporting.model_card import Agreement, write_card, write_pretrainer_card
 from src.models.checkpoint_format import Archive
 from src.runs.checkpoint_reading import Checkpoint, read_checkpoint
+from tests.loopback_hub import LoopbackHub
 
 _FIGURES = {"accuracy": 0.875, "accuracy_low": 0.69, "accuracy_high": 0.9566, "loss": None, "f1": 0.87654321, "n": 24}
 
@@ -34,9 +35,10 @@ def _write_results(checkpoint: Checkpoint, file: str, **figures: object) -> Path
     return path
 
 
-def _card_of(checkpoint: Checkpoint) -> ModelCard:
+def _card_of(checkpoint: Checkpoint, repository: str | None = None) -> ModelCard:
     compared = [Agreement("model.safetensors", 100, 100, 1e-8)]
-    write_card(Path(), "my-classifier", checkpoint, Archive.of(checkpoint), compared, "100 reviews")
+    archive = Archive.of(checkpoint)
+    write_card(Path(), "my-classifier", checkpoint, archive, compared, "100 reviews", repository=repository)
     return ModelCard.load("README.md")
 
 
@@ -66,11 +68,11 @@ def test_metadata_hold_the_test_results_and_nothing_that_is_not_known(checkpoint
 @pytest.mark.parametrize(
     ("model", "dataset", "known"),
     [
-        ("bert-base-uncased", "imdb", ("google-bert/bert-base-uncased", "apache-2.0", "stanfordnlp/imdb", "en")),
-        ("FacebookAI/roberta-base", "./gone.csv", ("FacebookAI/roberta-base", "mit", None, None)),
-        ("someone/some-bert", "someone/reviews", ("someone/some-bert", None, "someone/reviews", None)),
-        ("folder-that-is-gone", "./gone.csv", (None, None, None, None)),
-        ("package://gone/model", "data/gone.parquet", (None, None, None, None)),
+        ("bert-base-uncased", "imdb", ("google-bert/bert-base-uncased", "stanfordnlp/imdb", "en")),
+        ("FacebookAI/roberta-base", "./gone.csv", ("FacebookAI/roberta-base", None, None)),
+        ("someone/some-bert", "someone/reviews", ("someone/some-bert", "someone/reviews", None)),
+        ("folder-that-is-gone", "./gone.csv", (None, None, None)),
+        ("package://gone/model", "data/gone.parquet", (None, None, None)),
     ],
 )
 def test_metadata_name_what_is_of_the_hub(
@@ -81,9 +83,10 @@ def test_metadata_name_what_is_of_the_hub(
     content["datamodule_hyper_parameters"]["dataset"] = dataset
     card = _card_of(checkpoint)
     data = card.data
-    assert (data.base_model, data.license, data.datasets, data.language) == known
+    assert (data.base_model, data.datasets, data.language) == known
     assert data.eval_results is None
-    assert ("add `license:` to the metadata" in card.text) == (known[1] is None)
+    assert data.license is None, "the card of the base is not on this machine"
+    assert "add `license:` to the metadata" in card.text
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,25 @@ def test_the_licence_is_that_of_the_card_of_a_local_base(
     assert _card_of(checkpoint).data.license == known
     checkpoint.content["hyper_parameters"]["from_scratch"] = {"layers": 2}
     assert _card_of(checkpoint).data.license is None, "only its vocabulary and sizes were taken"
+
+
+def test_the_licence_of_a_base_on_the_hub_is_that_of_its_card(
+    tiny_checkpoint: Path, loopback: LoopbackHub, tmp_path: Path
+) -> None:
+    """The Hub is asked for it where the export is uploaded."""
+    Path("base").mkdir()
+    Path("base/README.md").write_text("---\nlicense: bsd-3-clause\n---\n# A BERT\n")
+    loopback.add("models/google-bert/bert-base-uncased", tmp_path / "base")
+    checkpoint = read_checkpoint(tiny_checkpoint)
+    checkpoint.content["hyper_parameters"]["model_name_or_path"] = "bert-base-uncased"
+    assert _card_of(checkpoint).data.license is None
+    assert not loopback.asked
+    card = _card_of(checkpoint, repository="me/my-classifier")
+    assert card.data.license == "bsd-3-clause"
+    assert "add `license:`" not in card.text
+    loopback.fail("500")
+    checkpoint.content["hyper_parameters"]["model_name_or_path"] = "someone/some-bert"
+    assert _card_of(checkpoint, repository="me/my-classifier").data.license is None
 
 
 def test_results_on_another_data_set_are_told_under_its_name(checkpoint: Checkpoint) -> None:
