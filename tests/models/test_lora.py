@@ -1,5 +1,6 @@
 """LoRA: what is trained, what a checkpoint holds, and how its base is found again."""
 
+import re
 import shutil
 import signal
 import sys
@@ -239,6 +240,15 @@ def test_an_exported_folder_needs_no_base(trained: Path, run_cli: Run, base: Pat
         assert run_cli("predict", "--ckpt_path=exported", "--input=in.csv", "--output=out.csv")[0] == 0
     finally:
         away.rename(base)
+
+
+def test_a_checkpoint_is_calibrated(trained: Path, run_cli: Run) -> None:
+    status, out, err = run_cli("export", f"--ckpt_path={trained}", "--output=calibrated", "--calibrate")
+    assert status == 0, err
+    temperature = float(re.search(r"temperature (\S+)", out)[1])  # type: ignore[index]
+    assert abs(temperature - 1) > 0.05
+    wanted = load(trained).logits(_TEXTS) / temperature
+    assert np.allclose(load("calibrated").logits(_TEXTS), wanted, rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
