@@ -8,7 +8,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from src.data.tables import STANDARD, Format, Table
 from src.inference.output_files import OutputFormat
-from src.inference.parquet_files import FileLabeller, find_jobs, label_files
+from src.inference.parquet_files import FileLabeller
+from src.inference.parquet_jobs import find_jobs, label_files
 from src.inference.prediction import BATCH_SIZE_CPU, BATCH_SIZE_GPU, Prediction
 from src.inference.ranks import Ranks, together
 from src.system.errors import Interrupted, UsageError, UserError, tell

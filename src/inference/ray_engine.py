@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from src.inference.classifier import load
-from src.inference.parquet_files import FileLabeller, Job, Labelled, UnreadableError, tell_outcomes
+from src.inference.parquet_files import FileLabeller, Job, Labelled, UnreadableError
+from src.inference.parquet_jobs import tell_outcomes
 from src.system.errors import Interrupted, UserError, one_line, why
 from src.system.signals import interrupted_by_signals
 

@@ -23,7 +23,8 @@ import pytest
 
 from src.inference import parquet_files
 from src.inference.classifier import load
-from src.inference.parquet_files import FileLabeller, Job, Labelled, find_jobs, label_files
+from src.inference.parquet_files import FileLabeller, Job, Labelled
+from src.inference.parquet_jobs import find_jobs, label_files
 from src.system.locks import exclusive
 from tests.synthetic import synthetic_reviews
 
