@@ -18,6 +18,7 @@ commands:
   validate   evaluate a checkpoint on the validation rows
   test       evaluate a checkpoint on the test rows:  python -m src test --ckpt_path best
   check      look at the data before training:  python -m src check --config my.yaml
+  teach      label texts that have no labels, to train on:  python -m src teach --config my.yaml --sentences FILE …
   predict    label the reviews in a file:  python -m src predict --ckpt_path FILE --input reviews.csv --output out.csv
   serve      answer requests over HTTP:  python -m src serve --ckpt_path FILE
   explain    show the words that decide:  python -m src explain --ckpt_path FILE --input reviews.csv --output page.html
@@ -56,6 +57,10 @@ def main(args: list[str]) -> int:
         from src.commands.export import main as export
 
         return export(args[1:])
+    if args[0] == "teach":
+        from src.commands.teach import main as teach
+
+        return teach(args[1:])
     if args[0] == "check":
         from src.commands.check import main as check
 

@@ -65,7 +65,7 @@ def test_options_and_configs_exist(run_cli: Callable[..., tuple[int, str, str]],
         assert status == 0, err
         assert "class_path: " in out
     else:
-        assert command in ("predict", "export", "serve", "explain")
+        assert command in ("predict", "export", "serve", "explain", "teach")
         status, _, err = run_cli(*words)
         # there is no run yet, or no such file; the parser's own refusals exit with 2
         assert status == 1, err
