@@ -48,6 +48,7 @@ def _teach(args: list[str]) -> None:
         raise UserError("teach needs scikit-learn: pip install -c constraints.txt -e '.[teach]'")
     with quick_imports():
         from src.commands.model_and_data import model_and_data
+        from src.data.splits import SPLITS
         from src.system.atomic import atomic_write, remove_unfinished
         from src.system.signals import interrupted_by_signals
         from src.teaching.lesson import Lesson
@@ -68,7 +69,9 @@ def _teach(args: list[str]) -> None:
             write_folder(unfinished, rows, taught, lesson)
     of_class = [f"{name!r} ({(taught.labels == k).sum():,})" for k, name in enumerate(lesson.sentences)]
     print(f"Labelled the surest {len(taught.rows):,} of {len(rows.texts):,} texts: {', '.join(of_class)}")
-    fit = f"python -m src fit --config configs/few_labels.yaml --data.dataset {shlex.quote(str(output))}"
+    none = [f"--data.{name}_size=0" for name, split in SPLITS.items() if split not in rows.evaluated]
+    options = shlex.join([f"--data.dataset={output}", *none])
+    fit = f"python -m src fit --config configs/few_labels.yaml {options}"
     print(f"\nWritten to {output}\nTrain on them:   {fit}")
 
 

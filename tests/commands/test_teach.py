@@ -33,7 +33,7 @@ def test_fit_trains_on_the_folder(run_cli: Run, command: list[str], reviews: Pat
     status, out, err = run_cli(*command)
     assert status == 0, err
     assert "Labelled the surest 80 of 160 texts: 'neg' (40), 'pos' (40)" in out
-    assert "python -m src fit --config configs/few_labels.yaml --data.dataset taught" in out
+    assert "python -m src fit --config configs/few_labels.yaml --data.dataset=taught\n" in out
     taught = datasets.load_dataset("./taught")
     assert {name: len(rows) for name, rows in taught.items()} == {"train": 80, "validation": 24, "test": 16}
     assert taught["train"].features["label"].names == ["neg", "pos"]
@@ -65,13 +65,18 @@ def test_no_label_of_a_training_row_is_read(run_cli: Run, command: list[str], re
         assert Path("again", f"{split}.parquet").read_bytes() == Path("taught", f"{split}.parquet").read_bytes()
 
 
-def test_texts_need_no_column_of_labels(run_cli: Run, command: list[str], reviews: Path) -> None:
+def test_texts_need_no_column_of_labels(
+    run_cli: Run, command: list[str], reviews: Path, tiny_options: list[str]
+) -> None:
     pd.read_csv(reviews)[["text"]].to_csv("texts.csv", index=False)
     options = ["--data.dataset=texts.csv", "--data.train_size=null", "--data.val_size=0", "--data.test_size=0"]
     status, out, err = run_cli(*command, *options)
     assert status == 0, err
     assert "of 220 texts" in out
     assert sorted(path.name for path in Path("taught").iterdir()) == ["teacher.json", "train.parquet"]
+    assert "few_labels.yaml --data.dataset=taught --data.val_size=0 --data.test_size=0\n" in out
+    options = ["--data.dataset=taught", "--data.train_size=null", "--data.val_size=0", "--data.test_size=0"]
+    assert run_cli("fit", *tiny_options, *options, "--trainer.max_steps=1")[0] == 0
 
 
 @pytest.mark.parametrize(
