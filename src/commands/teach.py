@@ -70,9 +70,8 @@ def _teach(args: list[str]) -> None:
     of_class = [f"{name!r} ({(taught.labels == k).sum():,})" for k, name in enumerate(lesson.sentences)]
     print(f"Labelled the surest {len(taught.rows):,} of {len(rows.texts):,} texts: {', '.join(of_class)}")
     none = [f"--data.{name}_size=0" for name, split in SPLITS.items() if split not in rows.evaluated]
-    options = shlex.join([f"--data.dataset={output}", *none])
-    fit = f"python -m src fit --config configs/few_labels.yaml {options}"
-    print(f"\nWritten to {output}\nTrain on them:   {fit}")
+    fit = ["python", "-m", "src", "fit", "--config", "configs/few_labels.yaml", f"--data.dataset={output}", *none]
+    print(f"\nWritten to {output}\nTrain on them:   {shlex.join(fit)}")
 
 
 def _own_options(args: list[str]) -> tuple[Path, Path, list[str]]:

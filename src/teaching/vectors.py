@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +34,14 @@ def read_texts(
     pretrained = origin.check_weights(encoder.tokenizer)
     assert pretrained is not None
     check_reading(pretrained, encoder, origin.name)
-    network = pretrained.base_model.eval().to(device)
+    network: Any = pretrained.base_model.eval().to(device)
     pad_token_id = encoder.tokenizer.pad_token_id
     told = [sentence_vectors(network, encoder.encode(each), pad_token_id) for each in sentences]
     tokens = encoder.encode(texts)
     terminal = sys.stderr.isatty()
     interval = 0.1 if terminal else 10  # in a log, a line every ten seconds is enough
-    with tqdm(
-        total=sum(map(len, tokens)), desc="Reading", unit=" windows", leave=not terminal, mininterval=interval
-    ) as bar:
+    total = sum(map(len, tokens))
+    with tqdm(total=total, desc="Reading", unit=" windows", leave=not terminal, mininterval=interval) as bar:
         return sentence_vectors(network, tokens, pad_token_id, bar.update), told
 
 
@@ -67,9 +67,9 @@ def sentence_vectors(
     in_bf16 = network.device.type == "cpu" and multiplies_bf16()
     for start in range(0, len(windows), _WINDOWS_A_BATCH):
         batch = windows[start : start + _WINDOWS_A_BATCH]
-        ids, mask = pad([window for _, window in batch], pad_token_id)
-        more = ((0, 0), (0, few_widths(ids.shape[1], longest) - ids.shape[1]))
-        ids, mask = (torch.from_numpy(np.pad(each, more)).to(network.device) for each in (ids, mask))
+        padded = pad([window for _, window in batch], pad_token_id)
+        more = ((0, 0), (0, few_widths(padded[0].shape[1], longest) - padded[0].shape[1]))
+        ids, mask = (torch.from_numpy(np.pad(each, more)).to(network.device) for each in padded)
         with torch.autocast(network.device.type, torch.bfloat16, enabled=in_bf16):
             hidden = network(input_ids=ids, attention_mask=mask).last_hidden_state
         np.add.at(sums, [i for i, _ in batch], (hidden.double() * mask[..., None]).sum(dim=1).cpu().numpy())
