@@ -18,7 +18,7 @@ which teach a model of words; the texts that both are surest of are written, wit
 reads. Needs the extra `teach`.
 
   --sentences FILE  YAML: `sentences`, a list for each class by name; `prior`, the share of each class (default: equal);
-                    `keep`, the share of the texts that is kept (default: 0.5). See configs/imdb_sentences.yaml
+                    `keep`, the share of the texts that is kept (default: 0.5). See configs/teacher/imdb.yaml
   --output FOLDER   a new folder: train.parquet, and validation.parquet and test.parquet with the rows for these
 
 All other options are those of fit. The texts are the training rows, as many as data.train_size; the encoder is the

@@ -26,7 +26,7 @@ def test_shares_are_equal_and_half_is_kept_unless_said() -> None:
 
 
 def test_the_shipped_sentences_are_read() -> None:
-    assert list(Lesson.read(ROOT / "configs" / "imdb_sentences.yaml").sentences) == ["0", "1"]
+    assert list(Lesson.read(ROOT / "configs" / "teacher" / "imdb.yaml").sentences) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
