@@ -36,11 +36,16 @@ def predict(reviews_csv: Path, tiny_checkpoint: Path) -> Callable[..., list[str]
 def test_the_output_has_the_bytes_of_one_process(
     world_size: int, rows: int, suffix: str, predict: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    status, told = run(predict(rows, f"one{suffix}"), tmp_path / "log")
+    least = "--min_score=0.995"
+    status, told = run([*predict(rows, f"one{suffix}"), least], tmp_path / "log")
     assert status == 0, told
-    processes = ranks(predict(rows, f"many{suffix}"), world_size, tmp_path)
+    processes = ranks([*predict(rows, f"many{suffix}"), least], world_size, tmp_path)
     assert [wait(process) for process in processes] == [0] * world_size, (tmp_path / "rank0.log").read_text()
     assert Path(f"many{suffix}").read_bytes() == Path(f"one{suffix}").read_bytes()
+    counts = [line for line in told.splitlines() if "reviews lack a label" in line]
+    assert len(counts) == 1
+    assert counts[0] in (tmp_path / "rank0.log").read_text()
+    assert rows < 2 or not counts[0].startswith("0 of")
     assert all((tmp_path / f"rank{rank}.log").read_text() == "" for rank in range(1, world_size))
     assert not list(tmp_path.glob("*.partial"))
 
