@@ -307,7 +307,8 @@ def _labelling() -> set[int]:
 def _memory(process: int) -> int:
     """In MB, resident; 0 if it has gone."""
     with suppress(OSError):
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1]) // 1000  # type: ignore[index]
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+        return int(found[1]) // 1000 if found else 0  # a process that ends has none
     return 0
 
 
