@@ -1,6 +1,7 @@
 """The shipped experiment on real reviews with real weights, a few steps of it."""
 
 import json
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,17 +39,16 @@ def test_imdb_yaml_trains_and_tests(run_cli: Callable[..., tuple[int, str, str]]
 def test_quickstart_computes_few_padding_tokens(run_cli: Callable[..., tuple[int, str, str]]) -> None:
     options = ["--data.val_size=8", "--data.test_size=8", "--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]
     options += ["--model.linear_probe=false"]  # which reads all rows
-    status, _, err = run_cli("fit", f"--config={CONFIGS / 'quickstart.yaml'}", *options, "--trainer.accelerator=cpu")
+    status, out, err = run_cli("fit", f"--config={CONFIGS / 'quickstart.yaml'}", *options, "--trainer.accelerator=cpu")
     assert status == 0, err
     log = pd.read_csv("lightning_logs/version_0/metrics.csv")
     assert log["train/padding_waste"].dropna().between(0, 0.1).all()
 
-    from datasets import Dataset, config
+    from datasets import Dataset
 
-    files = Path(config.HF_DATASETS_CACHE).glob("prepared-reviews/*/train/*.arrow")
-    prepared = [rows for file in files if "windows" in (rows := Dataset.from_file(str(file))).column_names]
-    in_windows = (WindowExamples(rows).lengths for rows in prepared if len(rows) == 1000)
-    lengths = next(lengths for lengths in in_windows if lengths.max() == 128)
+    (folder,) = re.findall(r"windows to train on \(in (.+)\)", out)
+    (file,) = Path(folder).glob("train/*.arrow")
+    lengths = WindowExamples(Dataset.from_file(str(file))).lengths
 
     def computed_per_needed(grouped: bool) -> float:
         steps = plan_epoch(lengths, 8, seed=42, epoch=0, group_by_length=grouped)
