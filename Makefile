@@ -58,7 +58,7 @@ stress: install  ## kill 200 runs and compare them; let every write fail; thousa
 	$(BIN)/python -m benchmarks.stress
 	FAULTS=all $(BIN)/python -m pytest tests/faults --hypothesis-profile stress
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
-	$(BIN)/python -m pytest tests/inference/test_parquet_files.py -k ray
+	$(BIN)/python -m pytest tests/inference/test_ray_engine.py
 
 tensorboard: install  ## the curves of all runs
 	$(BIN)/tensorboard --logdir lightning_logs

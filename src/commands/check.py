@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,11 @@ def main(args: list[str]) -> int:
     if {"--help", "-h"} & set(args):
         print(_HELP, end="")
         return 0
-    argv = sys.argv
     try:
         output, options = _output(args)
         _check(output, options)
     except (UserError, Interrupted, OSError) as error:
         return tell(error)
-    finally:
-        sys.argv = argv
     return 0
 
 

@@ -26,7 +26,7 @@ labels, the logit of the likeliest. The weights of the words add up to its diffe
 masked, within 2%: the steps of the integral are doubled until they do, from 16 to at most 512.
 An .html output is a page of its own, with the shading of `serve`. A .jsonl has the label, the probabilities, and each
 word with its weight, a line a text. Empty texts are left out.
-It takes about 50 times as long as `predict`.
+Each text is computed 16 times or more, with gradients, so this takes much longer than `predict`.
 """
 _PAGE = """\
 <!doctype html>

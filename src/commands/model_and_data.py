@@ -35,7 +35,7 @@ def model_and_data(options: Sequence[str]) -> tuple[ImdbDataModule, ClassifierOr
     """The data module of a fine-tuning, which has the model's tokenizer; where the model comes from; and the device.
 
     Args:
-        options: those of `fit`. `sys.argv` is set to them, where LightningCLI reads them.
+        options: those of `fit`.
 
     Raises:
         UserError: the parser refuses them, or they are those of a pre-training.
@@ -43,16 +43,19 @@ def model_and_data(options: Sequence[str]) -> tuple[ImdbDataModule, ClassifierOr
     hush_libraries()
     command = read_command(["fit", *options])
     allow_classes(command)
-    sys.argv = [sys.argv[0], *command.args]
+    argv = sys.argv
+    sys.argv = [argv[0], *command.args]  # where LightningCLI reads them
     try:
         parsed = _ModelAndData(command)
     except (UserError, Interrupted):
         raise
     except Exception as error:
         raise as_user_error(error, command.args) from error
+    finally:
+        sys.argv = argv
     data, model = parsed.datamodule, parsed.model
     if not isinstance(data, ImdbDataModule) or not isinstance(model, BertClassifier):
-        raise UsageError("`check` looks at labelled texts, but these options are those of a pre-training")
+        raise UsageError("this command is about texts to classify, but these options are those of a pre-training")
     if data.hparams.get("tokenizer") is None:
         data.tokenizer_source = model.origin
     on_gpu = parsed.accelerator != "cpu" and torch.cuda.is_available()

@@ -2,7 +2,6 @@
 
 import importlib.util
 import shlex
-import sys
 from pathlib import Path
 
 from src.system.errors import Interrupted, UsageError, UserError, tell
@@ -32,13 +31,10 @@ def main(args: list[str]) -> int:
     if {"--help", "-h"} & set(args):
         print(_HELP, end="")
         return 0
-    argv = sys.argv
     try:
         _teach(args)
     except (UserError, Interrupted, OSError) as error:
         return tell(error)
-    finally:
-        sys.argv = argv
     return 0
 
 

@@ -1,22 +1,13 @@
 """The real TensorBoard on a run, opened in a real browser: the curves are there."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
-
-pytest.importorskip("selenium", reason="the browser is driven by selenium (pip install selenium)")
 
 from docs.screenshots import CURVES, chromium, curve_cards, open_page, tensorboard
+from tests.browser import IN_BROWSER
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="no Chromium here (Debian: apt-get install chromium chromium-driver)",
-    ),
-]
+pytestmark = IN_BROWSER
 
 
 def test_curves_are_on_the_page_with_the_values_of_the_log(tiny_checkpoint: Path) -> None:

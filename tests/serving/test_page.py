@@ -1,25 +1,15 @@
 """The page of `serve` in a real browser."""
 
-import shutil
 from pathlib import Path
-
-import pytest
-
-pytest.importorskip("selenium", reason="the browser is driven by selenium (pip install selenium)")
 
 from selenium.webdriver.support.ui import WebDriverWait
 
 from docs.screenshots import chromium, classify
 from src.inference.classifier import Classifier, load, probabilities
 from src.inference.explaining.words import Words, weights_by_leaving_out
+from tests.browser import IN_BROWSER
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="no Chromium here (Debian: apt-get install chromium chromium-driver)",
-    ),
-]
+pytestmark = IN_BROWSER
 
 
 def weights_of(text: str, classifier: Classifier) -> list[float]:
