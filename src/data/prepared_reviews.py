@@ -170,12 +170,16 @@ def labelled_splits(source: Source, selection: Selection) -> dict[str, datasets.
         UserError: the source cannot be read, or has no split "train", no such column or no such row.
     """
     label_columns = selection.label_column
-    columns = [selection.text_column, *([label_columns] if isinstance(label_columns, str) else label_columns)]
+    named = [label_columns] if isinstance(label_columns, str) else label_columns
+    return read_splits(source, selection, [selection.text_column, *named])
+
+
+def read_splits(source: Source, selection: Selection, columns: list[str]) -> dict[str, datasets.Dataset]:
+    """As `labelled_splits`, with these columns in place of text and labels; that of the text comes first."""
     needed = list(dict.fromkeys([*columns, *(selection.where or ())]))
-    found = splits_used(source)
     return {
         use: select_rows(each.read(needed, [name])[name], name, each.dataset, selection.where, columns)
-        for use, (each, name) in found.items()
+        for use, (each, name) in splits_used(source).items()
     }
 
 

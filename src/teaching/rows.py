@@ -9,8 +9,8 @@ import numpy as np
 
 from src.data.imdb import ImdbDataModule
 from src.data.labels import known_label_ids
-from src.data.prepared_reviews import splits_used
-from src.data.row_selection import check_texts, empty_texts, select_rows
+from src.data.prepared_reviews import read_splits
+from src.data.row_selection import check_texts, empty_texts
 from src.data.splits import SPLITS, USES, choose_rows
 from src.system.errors import UserError
 from src.teaching.lesson import Lesson
@@ -47,12 +47,7 @@ def read_rows(data: ImdbDataModule, lesson: Lesson) -> Rows:
             "neither data.label_separator nor data.stratify"
         )
     evaluates = s.val_size != 0 or s.test_size != 0
-    columns = [s.text_column, *([s.label_column] if evaluates else [])]
-    needed = list(dict.fromkeys([*columns, *(s.where or ())]))
-    splits = {}
-    for use, (source, name) in splits_used(data.source).items():
-        if use == "train" or evaluates:
-            splits[use] = select_rows(source.read(needed, [name])[name], name, source.dataset, s.where, columns)
+    splits = read_splits(data.source, s, [s.text_column, *([s.label_column] if evaluates else [])])
     sizes = {name: len(split) for name, split in splits.items()}
     subsets = choose_rows(sizes, s.train_size, s.val_size, s.test_size, s.subset_seed)
     train = splits["train"].select(subsets["train"].indices)
