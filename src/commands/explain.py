@@ -99,6 +99,7 @@ def _explain(options: Any) -> None:
             stream.write(line + "\n")
         if as_page:
             stream.write(f"<script>{script}</script>\n")
+    print(f"Written to {output}", flush=True)
     if bad:
         raise UserError(f"{len(bad)} lines of {table.name} could not be read and are left out")
 

@@ -22,6 +22,9 @@ class _ModelAndData(ReviewCLI):
     def __init__(self, command: Command) -> None:
         super().__init__(command, locks=None)  # type: ignore[arg-type]  # which only a run has
 
+    def before_instantiate_classes(self) -> None:
+        """Nothing: there is no training whose precision could be chosen."""
+
     def instantiate_classes(self) -> None:
         made = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self._get(made, "data"), self._get(made, "model")

@@ -36,7 +36,8 @@ def test_each_text_gets_its_label_and_a_weight_for_each_word(tiny_checkpoint: Pa
 
 def test_a_page_holds_texts_as_data(tiny_checkpoint: Path, run_cli: Run) -> None:
     Path("in.jsonl").write_text(json.dumps({"text": HOSTILE}) + "\n")
-    assert run_cli("explain", f"--ckpt_path={tiny_checkpoint}", "--input=in.jsonl", "--output=out.html")[0] == 0
+    command = ["explain", f"--ckpt_path={tiny_checkpoint}", "--input=in.jsonl", "--output=out.html"]
+    assert run_cli(*command)[:2] == (0, "Written to out.html\n")
     page = Path("out.html").read_text("utf-8")
     assert page.count("</script>") == 2
     assert "<img" not in page

@@ -39,6 +39,12 @@ def test_it_is_chosen_said_and_kept(run_cli: Run, tiny_options: list[str]) -> No
     assert _stored(run) == "bf16-mixed"
 
 
+def test_a_look_at_the_data_has_no_precision(run_cli: Run, tiny_options: list[str]) -> None:
+    status, out, err = run_cli("check", *tiny_options)
+    assert status == 0, err
+    assert "Precision:" not in out
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -8,6 +8,7 @@ import datasets
 import pandas as pd
 import pytest
 
+from tests.docs.pages import ROOT
 from tests.synthetic import synthetic_reviews
 
 Run = Callable[..., tuple[int, str, str]]
@@ -101,3 +102,11 @@ def test_bad_input_is_one_line(run_cli: Run, command: list[str], options: list[s
     assert words in err
     assert len(err.strip().splitlines()) == 1, err
     assert not Path("taught").exists()
+
+
+@pytest.mark.usefixtures("reviews")
+def test_a_pretraining_is_refused(run_cli: Run) -> None:
+    config = f"--config={ROOT / 'configs' / 'pretrain_quickstart.yaml'}"
+    status, _, err = run_cli("teach", "--sentences=sentences.yaml", "--output=taught", config)
+    assert status == 2
+    assert err == "error: this command is about texts to classify, but these options are those of a pre-training\n"
